@@ -1,0 +1,1 @@
+"""What is remembered: the tables, the session, and the migrations."""

@@ -1,0 +1,64 @@
+"""What the pools write about themselves and about subscribers."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy import ForeignKey, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, BigInt, Id
+
+NOW = text("clock_timestamp()")
+
+
+class Canary(Base):
+    """When a worker of a pool last answered its canary."""
+
+    __tablename__ = "canary"
+    pool: Mapped[str] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[dt.datetime]
+
+
+class Tick(Base):
+    """When a tick of beat last did its work."""
+
+    __tablename__ = "tick"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[dt.datetime]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class Score(Base):
+    """A number about a subscriber, from one artifact, with its time."""
+
+    __tablename__ = "score"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    subscriber_id: Mapped[BigInt] = mapped_column(ForeignKey("subscriber.id"), primary_key=True)
+    value: Mapped[float]
+    artifact: Mapped[str]
+    scored_at: Mapped[dt.datetime]
+
+
+class SegmentRun(Base):
+    """One computed partition of the subscribers; usable in sequences when promoted."""
+
+    __tablename__ = "segment_run"
+    id: Mapped[Id]
+    segment: Mapped[str]
+    artifact: Mapped[str]
+    report: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    promoted_at: Mapped[dt.datetime | None]
+
+
+class SegmentMember(Base):
+    """The label of a subscriber in a run."""
+
+    __tablename__ = "segment_member"
+    segment: Mapped[str]
+    run: Mapped[BigInt] = mapped_column(ForeignKey("segment_run.id"), primary_key=True)
+    subscriber_id: Mapped[BigInt] = mapped_column(ForeignKey("subscriber.id"), primary_key=True)
+    label: Mapped[str]

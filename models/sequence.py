@@ -1,0 +1,174 @@
+"""Sequences, their immutable versions, who is enrolled, and what was decided."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, BigInt, Id
+
+NOW = text("clock_timestamp()")
+
+
+class Stream(Base):
+    """What a message is sent through: relay, sender, and what a doubt becomes there."""
+
+    __tablename__ = "stream"
+    __table_args__ = (
+        CheckConstraint("class IN ('marketing', 'transactional')", name="class"),
+        CheckConstraint("doubt_policy IN ('assume_sent', 'resend', 'hold')", name="doubt_policy"),
+        CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="pause_has_reason"),
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    class_: Mapped[str] = mapped_column("class")
+    relay: Mapped[str] = mapped_column(server_default="default")
+    sender: Mapped[str | None]
+    doubt_policy: Mapped[str]
+    doubt_hold: Mapped[dt.timedelta | None]
+    paused_at: Mapped[dt.datetime | None]
+    pause_reason: Mapped[str | None]
+
+
+class TemplateSource(Base):
+    """The sources of a mail by hash; they stay while a live message names them."""
+
+    __tablename__ = "template_source"
+    sha256: Mapped[bytes] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    parts: Mapped[dict[str, Any]]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class Template(Base):
+    """Which sources a template name stands for now."""
+
+    __tablename__ = "template"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[bytes] = mapped_column(ForeignKey("template_source.sha256"))
+    updated_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class Sequence(Base):
+    """A published sequence; `version` is the one that new enrollments take."""
+
+    __tablename__ = "sequence"
+    __table_args__ = (
+        CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="pause_has_reason"),
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    stream: Mapped[str] = mapped_column(ForeignKey("stream.key"))
+    topic: Mapped[str | None] = mapped_column(ForeignKey("topic.key"))
+    version: Mapped[int]
+    paused_at: Mapped[dt.datetime | None]
+    pause_reason: Mapped[str | None]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class SequenceVersion(Base):
+    """One immutable text of a sequence: its canonical form and the YAML it came from."""
+
+    __tablename__ = "sequence_version"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["sequence_key"], ["sequence.key"], deferrable=True, initially="DEFERRED"
+        ),
+    )
+    sequence_key: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    definition: Mapped[dict[str, Any]]
+    source: Mapped[str]
+    sha256: Mapped[bytes]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class Enrollment(Base):
+    """A subscriber on the way through a sequence.
+
+    `step_id` is where it stands, `step_started_at` when that step began (NULL: not yet), `due_at`
+    when the planner looks again. While a message of it is live, `due_at` is NULL.
+    """
+
+    __tablename__ = "enrollment"
+    __table_args__ = (
+        UniqueConstraint("sequence_key", "subscriber_id", "entry_no"),
+        ForeignKeyConstraint(
+            ["sequence_key", "sequence_version"],
+            ["sequence_version.sequence_key", "sequence_version.version"],
+        ),
+        CheckConstraint(
+            "active = (ended_at IS NULL) AND active = (end_reason IS NULL)"
+            " AND (active OR (due_at IS NULL AND parked_from IS NULL))",
+            name="end_agrees",
+        ),
+        Index("enrollment_due_at_idx", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index("enrollment_subscriber_id_idx", "subscriber_id"),
+        Index(
+            "enrollment_parked_from_idx",
+            "sequence_key",
+            postgresql_where=text("parked_from IS NOT NULL"),
+        ),
+        Index(
+            "enrollment_dedupe_key_idx",
+            "sequence_key",
+            "dedupe_key",
+            unique=True,
+            postgresql_where=text("dedupe_key IS NOT NULL"),
+        ),
+        {"postgresql_with": {"fillfactor": "70"}},
+    )
+    id: Mapped[Id]
+    sequence_key: Mapped[str]
+    sequence_version: Mapped[int]
+    subscriber_id: Mapped[BigInt] = mapped_column(ForeignKey("subscriber.id"))
+    entry_no: Mapped[int] = mapped_column(server_default="1")
+    step_id: Mapped[str | None]
+    step_started_at: Mapped[dt.datetime | None]
+    wait_rule: Mapped[dict[str, Any] | None]
+    due_at: Mapped[dt.datetime | None]
+    parked_from: Mapped[dt.datetime | None]
+    dedupe_key: Mapped[str | None]
+    active: Mapped[bool] = mapped_column(server_default=text("true"))
+    entered_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    ended_at: Mapped[dt.datetime | None]
+    end_reason: Mapped[str | None]
+
+
+class Decision(Base):
+    """One line of the log that `explain` reads: what was decided, and why."""
+
+    __tablename__ = "decision"
+    __table_args__ = (Index("decision_subscriber_id_at_idx", "subscriber_id", "at"),)
+    id: Mapped[Id]
+    subscriber_id: Mapped[BigInt]
+    sequence_key: Mapped[str | None]
+    enrollment_id: Mapped[BigInt | None]
+    step_id: Mapped[str | None]
+    kind: Mapped[str]
+    reason: Mapped[str | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class ScheduleFire(Base):
+    """One scheduled instant of a schedule; unique, so that it runs once over the fleet."""
+
+    __tablename__ = "schedule_fire"
+    __table_args__ = (
+        CheckConstraint("state IN ('claimed', 'done', 'missed', 'failed')", name="state"),
+    )
+    schedule_key: Mapped[str] = mapped_column(primary_key=True)
+    fire_at: Mapped[dt.datetime] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)

@@ -1,0 +1,1 @@
+"""When: sequence definitions, their loader, and local time; strings and dates only."""

@@ -1,0 +1,51 @@
+"""How durations and times of day are written in a definition: ``3d``, ``09:30``."""
+
+from __future__ import annotations
+
+import re
+from datetime import time, timedelta
+from typing import Final
+
+LONGEST: Final = timedelta(days=3650)
+"""No duration of a definition is longer: far below what a timestamp overflows at."""
+
+_UNITS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_DURATION: Final = re.compile(r"([0-9]{1,12})([smhdw])", re.ASCII)
+_CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read ``20s``, ``5m``, ``2h``, ``3d`` or ``1w``: elapsed time, a day being 24 hours.
+
+    Raises:
+        ValueError: another form, zero, or longer than ten years.
+    """
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < seconds <= LONGEST.total_seconds():
+        raise ValueError(
+            f"{text[:40]!r} is not a duration: expected a number and a unit such as 20s, 5m, 2h, 3d"
+            " or 1w, above zero and at most ten years; write it so"
+        )
+    return timedelta(seconds=seconds)
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration of whole seconds in the largest unit that needs no fraction: ``2d``."""
+    seconds = int(duration.total_seconds())
+    unit = next(unit for unit, size in _UNITS.items() if seconds % size == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+def parse_clock(text: str) -> time:
+    """Read a time of day, ``00:00`` to ``23:59``.
+
+    Raises:
+        ValueError: another form, such as ``9:30`` or ``24:00``.
+    """
+    match = _CLOCK.fullmatch(text)
+    if not match:
+        raise ValueError(
+            f"{text[:40]!r} is not a time of day: expected four digits such as 09:30 or 21:00; write it so"
+        )
+    return time(int(match[1]), int(match[2]))

@@ -1,0 +1,179 @@
+"""How the ``steps`` of a sequence file become steps with explicit successors."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from schedules.definition import ExitStep, OnLate, SendStep, Step, WaitStep
+from schedules.durations import parse_clock, parse_duration
+from schedules.findings import Path
+from schedules.graph import Edge, cycles, unreached
+from schedules.reading import SLUG, Table, matching, suggest
+
+DURATION: Final = "a duration in text such as 20s, 5m, 2h, 3d or 1w"
+
+_KINDS: Final = ("send", "wait", "exit")
+_KINDS_LATER: Final = ("branch", "experiment", "update", "webhook")
+_STEP_KEYS: Final = {
+    "send": ("id", "send", "next", "on_fail", "max_lateness", "on_late"),
+    "wait": ("id", "wait", "next"),
+    "exit": ("id", "exit"),
+}
+_STEP_LATER: Final = (*_KINDS_LATER, "paths", "on_stale")
+_WAIT_LATER: Final = ("until_date", "until_event", "of", "ignore_bots", "timeout")
+_ON_LATE: Final[dict[str, OnLate]] = {"send": "send", "skip": "skip", "exit": "exit"}
+_ON_LATE_LATER: Final = ("next_window",)
+
+
+def read_steps(top: Table, bounded: bool) -> list[Step]:
+    """Read the steps, and judge the ways between them once each of them is known.
+
+    Args:
+        top: the whole file.
+        bounded: whether the file has a ``max_lateness`` that holds for every step.
+
+    Returns:
+        Steps to be used only where the report stays empty.
+    """
+    tables: list[Table] = []
+    for path, node in top.rows("steps"):
+        number = int(path[-1]) + 1
+        named = next((v.value for k, v in node.value if k.value == "id"), None)
+        name = f"step {named!r}" if isinstance(named, str) else f"step {number}"
+        tables.append(Table(top.report, path, name, node))
+    if not tables:
+        return []
+    ids = [table.slug("id", required=True, reserved=("next", "exit")) for table in tables]
+    places: dict[str, Path] = {}
+    for table, id_ in zip(tables, ids, strict=True):
+        if id_ in places:
+            line = top.report.located.at(*places[id_], "id")[0]
+            top.report.add_at(
+                (*table.path, "id"),
+                f"step id {id_!r} is taken on line {line}: expected an id of its own; rename one",
+            )
+        elif id_ is not None:
+            places[id_] = table.path
+    steps: list[Step] = []
+    edges: list[Edge] = []
+    whole = len(places) == len(tables) == len(top.values["steps"].value)
+    for table, id_, below in zip(tables, ids, [*ids[1:], None], strict=True):
+        step = _step(table, id_ or "?", below, bounded)
+        whole = whole and step is not None
+        if step is None:
+            continue
+        steps.append(step)
+        for key, target in _targets(step):
+            at = (*table.path, key) if key in table else table.path
+            if target in places:
+                edges.append(Edge(step.id, target, at))
+            elif key in table:
+                whole = False
+                move = suggest(target, places) or "add that step or name another"
+                table.report.add_at(
+                    at,
+                    f"{key!r} of {table.name} leads to {target!r}, which is no step: expected the"
+                    f" id of one; {move}",
+                )
+    if whole:
+        for path, message in (*unreached(places, edges), *cycles(places, edges)):
+            top.report.add_at(path, message)
+    return steps
+
+
+def read_lateness(table: Table, bounded: bool) -> tuple[timedelta | None, OnLate | None]:
+    """Read ``max_lateness`` and ``on_late``; ``bounded`` tells whether some bound applies here."""
+    max_lateness = table.text("max_lateness", DURATION, parse_duration)
+    on_late = table.choice("on_late", _ON_LATE, _ON_LATE_LATER)
+    if "on_late" in table and not bounded:
+        table.report.add_at(
+            (*table.path, "on_late"),
+            f"'on_late' of {table.name} has no effect: expected a 'max_lateness' beside it or in"
+            " 'catch_up', without which nothing is ever too late; add one",
+        )
+    return max_lateness, on_late
+
+
+def _targets(step: Step) -> list[tuple[str, str]]:
+    found = [("next", step.next)] if step.next is not None else []
+    if isinstance(step, SendStep) and step.on_fail not in ("next", "exit"):
+        found.append(("on_fail", step.on_fail))
+    return found
+
+
+def _step(table: Table, id_: str, below: str | None, bounded: bool) -> Step | None:
+    """Read one step; None where its ways on cannot be known."""
+    kinds = [key for key in _KINDS if key in table]
+    if len(kinds) != 1:
+        table.only({key: 0 for kind in _KINDS for key in _STEP_KEYS[kind]}, _STEP_LATER)
+        if len(kinds) > 1 or not any(key in table for key in _KINDS_LATER):
+            found = f"has {' and '.join(kinds)}" if kinds else "does nothing"
+            table.report.add(
+                table.node,
+                f"{table.name} {found}: expected exactly one of {', '.join(_KINDS)}; correct it",
+            )
+        return None
+    kind = kinds[0]
+    table.only(_STEP_KEYS[kind], _STEP_LATER)
+    next_ = table.slug("next") if "next" in table and kind != "exit" else below
+    body = table.table(kind)
+    step: Step | None
+    if kind == "send":
+        step = _send(table, body, id_, next_, bounded)
+    elif kind == "wait":
+        step = _wait(body, id_, next_)
+    else:
+        step = _exit(body, id_)
+    ways_unknown = any(key in table for key in _STEP_LATER) or ("next" in table and next_ is None)
+    return None if ways_unknown else step
+
+
+def _send(
+    table: Table, body: Table | None, id_: str, next_: str | None, bounded: bool
+) -> SendStep | None:
+    template = None
+    if body is not None:
+        body.only(("template",), ("personalize",))
+        expected = "a template such as winback/hello"
+        template = body.text("template", expected, matching(f"{SLUG}(/{SLUG})+"), required=True)
+    max_lateness, on_late = read_lateness(table, bounded or "max_lateness" in table)
+    on_fail: str | None = "next"
+    if "on_fail" in table:
+        on_fail = table.text("on_fail", "next, exit or the id of a step", matching(SLUG))
+    if on_fail is None:
+        return None
+    return SendStep(id_, template or "?", next_, on_fail, max_lateness, on_late)
+
+
+def _exit(body: Table | None, id_: str) -> ExitStep:
+    if body is None:
+        return ExitStep(id_, "?")
+    body.only(("reason",))
+    return ExitStep(id_, body.slug("reason", required=True) or "?")
+
+
+def _wait(body: Table | None, id_: str, next_: str | None) -> WaitStep:
+    unknown = WaitStep(id_, next_, delay=timedelta(seconds=1))
+    if body is None:
+        return unknown
+    body.only(("delay", "calendar_days", "at"), _WAIT_LATER)
+    delay = body.text("delay", DURATION, parse_duration)
+    days = body.whole("calendar_days", 0, 3650)
+    at = body.text("at", 'a time of day in text such as "09:30"', parse_clock)
+    if any(key in body for key in _WAIT_LATER):
+        return unknown
+    by_calendar = "calendar_days" in body
+    if by_calendar == ("delay" in body):
+        found = "both 'delay' and 'calendar_days'" if by_calendar else "no time to wait"
+        body.report.add(body.node, f"{body.name} has {found}: expected one of the two; correct it")
+    elif "at" in body and not by_calendar:
+        body.report.add_at(
+            (*body.path, "at"),
+            f"'at' of {body.name} stands beside 'delay': expected it with 'calendar_days'; remove it",
+        )
+    elif days == 0 and "at" not in body:
+        body.missing("at", "a time of day, since 'calendar_days: 0' alone waits for nothing")
+    if days is not None and delay is None:
+        return WaitStep(id_, next_, calendar_days=days, at=at)
+    return unknown if days is not None or delay is None else WaitStep(id_, next_, delay=delay)

@@ -1,0 +1,1 @@
+"""Who may be written to: addresses, imports, stops, and what subscribers did."""

@@ -1,0 +1,121 @@
+"""What every entry point shares: its database, its log context, its errors, and the doorbell.
+
+::
+
+    @shared_task(base=FleetTask, name=names.DELIVER)
+    def deliver(stream: str, n: int) -> dict[str, int]:
+        ...                       # `v` is checked and taken off before the function is called
+
+What an entry returns is shown in Flower: counts, never an address. What it raises is not retried
+by Celery: its rows are still due, and the next tick or doorbell comes for them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import structlog
+from celery import Task, current_app
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from models.session import Database
+from tasks import names
+from tasks.errors import Misconfigured, Permanent, Snooze, Transient
+
+log = structlog.get_logger(__name__)
+
+# A doorbell that cannot be given within about a second is not worth waiting for: it is rung again.
+PUBLISH_RETRY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.4}
+
+_database: Database | None = None
+_pool = ""
+
+
+class Failed(Exception):
+    """What Celery and Flower see of a failure: its type, never its text, which may hold an address."""
+
+
+def configure(database: Database, pool: str = "") -> None:
+    """Give this process its database; once at its start, and again after a fork."""
+    global _database, _pool
+    _database, _pool = database, pool
+
+
+def database() -> Database:
+    """The database of this process.
+
+    Raises:
+        Misconfigured: `configure` was not called.
+    """
+    if _database is None:
+        raise Misconfigured(
+            "This process was given no database: start it with `dripfleet worker POOL`."
+        )
+    return _database
+
+
+class FleetTask(Task):  # type: ignore[type-arg]
+    """The base of every entry point; see the module's text."""
+
+    abstract = True
+    ignore_result = True
+    throws = (Failed,)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the entry with its log context; drop a payload of an unknown version."""
+        with structlog.contextvars.bound_contextvars(task=self.name, **_where()):
+            version = kwargs.pop("v", None)
+            if version != names.VERSION:
+                log.warning("payload_dropped", version=version, expected=names.VERSION)
+                return {"dropped": "version"}
+            started = time.monotonic()
+            try:
+                result = super().__call__(*args, **kwargs)
+            except Snooze as snooze:
+                log.info("task_snoozed", why=str(snooze))
+                return {"snoozed": True}
+            except Transient as fault:
+                # The rows are still due: the next tick is the retry.
+                log.warning("task_put_off", why=str(fault))
+                return {"put_off": type(fault).__name__}
+            except (Permanent, Misconfigured) as fault:
+                log.error("task_refused", kind=type(fault).__name__, why=str(fault))
+                raise Failed(type(fault).__name__) from None
+            except Exception as fault:
+                log.exception("task_failed", kind=type(fault).__name__)
+                raise Failed(type(fault).__name__) from None
+            log.debug("task_done", seconds=round(time.monotonic() - started, 3))
+            return result
+
+
+def ring(name: str, payload: Mapping[str, Any] | names.Payload, *, expires: float) -> bool:
+    """Ring a doorbell: start the task `name` in its pool. Call it after the commit, not inside.
+
+    Args:
+        name: a name of `tasks.names`.
+        payload: as `tasks.names` shapes it; it routes a canary.
+        expires: seconds after which an unanswered doorbell is void.
+
+    Returns:
+        Whether the broker took it. A lost doorbell is a log line and no more: its rows stay due,
+        and the dispatcher rings again.
+    """
+    try:
+        current_app.send_task(
+            name,
+            kwargs=cast(dict[str, Any], dict(payload)),
+            expires=expires,
+            retry=True,
+            retry_policy=PUBLISH_RETRY,
+        )
+    except (OperationalError, RedisError, OSError) as fault:
+        log.warning("doorbell_lost", doorbell=name, kind=type(fault).__name__)
+        return False
+    return True
+
+
+def _where() -> dict[str, str]:
+    return {"pool": _pool} if _pool else {}

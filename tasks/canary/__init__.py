@@ -1,0 +1,1 @@
+"""The canary: each pool, asked through its own queue, writes that it lives."""

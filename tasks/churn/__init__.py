@@ -1,0 +1,1 @@
+"""Churn: scores of who lapses; its work comes with its own release."""

@@ -1,0 +1,153 @@
+"""scheduled → working: a send worker takes what is due, and keeps its lease alive."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A message that this worker holds under `epoch`, with all that its mail is made of."""
+
+    id: int
+    epoch: int
+    effect_key: bytes
+    rfc_message_id: str
+    subscriber_id: int
+    enrollment_id: int | None
+    address: str
+    template: str
+    template_version: bytes | None
+    variables: dict[str, Any]
+    frozen_at: dt.datetime
+    crashes: int
+    maybe_delivered: bool
+    content_sha256: bytes | None
+    body: bytes | None
+    unfit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one look brought; `cursor` is where the next one may begin."""
+
+    rows: list[Claimed]
+    cursor: dt.datetime | None
+
+
+# What is due in a stream, oldest first. Compared with a subselect: `clock_timestamp()` bare is
+# volatile and no index condition, and an empty look would walk every future row. A row that has
+# seen two crashes is taken one a claim, so that it cannot take the innocent with it again.
+# `unfit`: stopped, suppressed or expired; `refuse` gives it the reason.
+CLAIM = text("""
+WITH due AS MATERIALIZED (
+    SELECT m.id, m.run_at, m.crashes FROM message m
+    WHERE m.stream = :stream
+      AND m.run_at <= (SELECT clock_timestamp()) AND m.run_at >= CAST(:cursor AS timestamptz)
+      AND EXISTS (SELECT 1 FROM stream t WHERE t.key = :stream AND t.paused_at IS NULL)
+      AND coalesce(m.sequence_key, '') <> ALL
+          (ARRAY(SELECT q.key FROM sequence q WHERE q.paused_at IS NOT NULL))
+    ORDER BY m.run_at LIMIT :n FOR UPDATE OF m SKIP LOCKED),
+pick AS MATERIALIZED (
+    SELECT id FROM due WHERE crashes < 2
+    UNION ALL
+    (SELECT id FROM due WHERE crashes >= 2 ORDER BY run_at LIMIT 1))
+UPDATE message m SET
+    state = 'working', epoch = m.epoch + 1, takes = m.takes + 1, owner = :owner,
+    run_at = NULL, parked_from = NULL,
+    watch_at = clock_timestamp() + make_interval(secs => :lease),
+    frozen_at = coalesce(m.frozen_at, clock_timestamp()),
+    template_version = coalesce(
+        m.template_version, (SELECT t.sha256 FROM template t WHERE t.name = m.template)),
+    variables = coalesce(m.variables, jsonb_build_object(
+        'first_name', s.first_name, 'locale', s.locale, 'zone', s.zone,
+        'attributes', s.attributes))
+FROM subscriber s
+WHERE m.id = ANY(ARRAY(SELECT id FROM pick)) AND s.id = m.subscriber_id
+RETURNING m.id, m.epoch, m.effect_key, m.rfc_message_id, m.subscriber_id, m.enrollment_id,
+    s.address, m.template, m.template_version, m.variables, m.frozen_at, m.crashes,
+    m.maybe_delivered, m.content_sha256,
+    CASE WHEN m.maybe_delivered
+         THEN (SELECT c.body FROM content c WHERE c.message_id = m.id) END AS body,
+    (s.stopped_at IS NOT NULL OR m.expires_at <= clock_timestamp() OR EXISTS (
+        SELECT 1 FROM suppression p, stream t
+        WHERE p.address_hmac = s.address_hmac AND t.key = m.stream
+          AND p.scope IN ('all', t.class))) IS TRUE AS unfit,
+    (SELECT max(run_at) FROM due) AS last_run_at
+""")
+
+RENEW = text("""
+UPDATE message m SET watch_at = clock_timestamp() + make_interval(secs => :lease)
+FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[])) AS r (id, epoch)
+WHERE m.id = r.id AND m.epoch = r.epoch AND m.state = 'working'
+RETURNING m.id
+""")
+
+KEEP_CONTENT = text("""
+INSERT INTO content AS c (message_id, sha256, body)
+SELECT r.id, r.sha256, r.body
+FROM unnest(CAST(:ids AS bigint[]), CAST(:hashes AS bytea[]), CAST(:bodies AS bytea[]))
+     AS r (id, sha256, body)
+JOIN message m ON m.id = r.id AND m.state = 'working' AND NOT m.maybe_delivered
+ON CONFLICT (message_id) DO UPDATE SET sha256 = excluded.sha256, body = excluded.body
+""")
+
+
+def claim(
+    connection: Connection,
+    *,
+    stream: str,
+    n: int,
+    owner: str,
+    lease: float,
+    cursor: dt.datetime | None = None,
+) -> Claim:
+    """Take up to `n` due messages of a stream, each under a new epoch and a lease of `lease` s.
+
+    Args:
+        connection: inside a transaction; the rows are ours when it commits.
+        stream: whose queue.
+        n: how many at most.
+        owner: the worker's incarnation, as its journal's header has it.
+        lease: seconds.
+        cursor: look only at rows due at or after it; None looks at all. A transaction that somebody
+            holds open makes every look from the beginning walk the entries of rows long gone.
+    """
+    rows = connection.execute(
+        CLAIM,
+        {
+            "stream": stream,
+            "n": n,
+            "owner": owner,
+            "lease": lease,
+            "cursor": cursor or "-infinity",
+        },
+    ).all()
+    return Claim(
+        [Claimed(*row[:-1]) for row in rows],
+        max((row.last_run_at for row in rows), default=None),
+    )
+
+
+def renew(connection: Connection, held: list[tuple[int, int]], lease: float) -> set[int]:
+    """Extend the lease of working rows; returns the ids that are still ours."""
+    rows = connection.execute(
+        RENEW, {"ids": [i for i, _ in held], "epochs": [e for _, e in held], "lease": lease}
+    )
+    return set(rows.scalars())
+
+
+def keep_content(connection: Connection, mails: list[tuple[int, bytes, bytes]]) -> None:
+    """Store (id, sha256, body) of working mails on a stream that may have to send them again."""
+    connection.execute(
+        KEEP_CONTENT,
+        {
+            "ids": [mail[0] for mail in mails],
+            "hashes": [mail[1] for mail in mails],
+            "bodies": [mail[2] for mail in mails],
+        },
+    )

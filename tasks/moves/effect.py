@@ -1,0 +1,27 @@
+"""The identity of an effect: one step, one entry, one subscriber, one mail.
+
+The sequence's version is deliberately not part of it: no edit can send the same step twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b32encode
+
+
+def sequence_effect_key(
+    sequence_key: str, subscriber_id: int, entry_no: int, step_id: str
+) -> bytes:
+    """The 32 octets that are unique over all messages that sequences ever wrote."""
+    parts = ("sequence", sequence_key, str(subscriber_id), str(entry_no), step_id)
+    return hashlib.sha256("\0".join(parts).encode()).digest()
+
+
+def rfc_message_id(secret: bytes, effect_key: bytes, domain: str) -> str:
+    """`<32 base32 characters@domain>`: the first 160 bits of an HMAC-SHA256 of the key.
+
+    Deterministic, not to be guessed without the secret, and telling nothing of the subscriber.
+    """
+    mac = hmac.digest(secret, b"message-id\0" + effect_key, "sha256")
+    return f"<{b32encode(mac[:20]).decode().lower()}@{domain}>"

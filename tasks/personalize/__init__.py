@@ -1,0 +1,1 @@
+"""Personalize: words for each person; its work comes with its own release."""

@@ -1,0 +1,1 @@
+"""Quantum: segments from quantum algorithms; its work comes with its own release."""

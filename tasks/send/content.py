@@ -1,0 +1,292 @@
+"""The bytes of one mail, from its words and the facts of its envelope; byte-identical each time.
+
+Pure: no clock, no random boundary, no host name. `Date` is the message's `frozen_at`, the MIME
+boundary comes from its effect key, the Message-ID and the token are given. Dots are not stuffed
+here (the transport does that), and lines end in CRLF only.
+
+Every mail carries `Auto-Submitted: auto-generated` (RFC 3834 §5): together with `List-Unsubscribe`
+it keeps vacation responders silent. `Precedence: bulk` says the same outside of any standard
+(RFC 2076 §3.9 discourages it) and is left out. `List-Unsubscribe-Post` (RFC 8058) asks for an
+https address and comes with the HTTP edge.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import re
+from base64 import b32encode, b64encode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from functools import lru_cache
+from hashlib import sha256
+from urllib.parse import quote
+
+from tasks.errors import Permanent
+from tasks.send.render import Rendered
+
+HEADERS = frozenset(
+    """Auto-Submitted Content-Transfer-Encoding Content-Type Date From List-Unsubscribe
+    MIME-Version Message-ID Subject To""".split()
+)
+LONGEST_LINE = 998  # octets without CRLF, RFC 5322 §2.1.1
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_ADDRESS = re.compile(rf"(?=.{{1,64}}@){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_MESSAGE_ID = re.compile(rf"<{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*>")
+_NOT_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_WORDS = re.compile(r"[!-~]{1,60}(?: [!-~]{1,60})*")
+_PLAIN = bytes([9, 10, 13, *range(32, 127)])
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who a stream writes as; `unsubscribe_mailto` is a bare address."""
+
+    name: str
+    address: str
+    postal_address: str
+    unsubscribe_mailto: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is fixed about one message before its words are.
+
+    `rfc_message_id` with its angle brackets; `frozen_at` aware; `boundary_key` is the effect key;
+    `unsubscribe_token` as made by the function of that name.
+    """
+
+    rfc_message_id: str
+    to_address: str
+    frozen_at: datetime
+    boundary_key: bytes
+    unsubscribe_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Headers and body before DKIM, and their sha256 (32 bytes), which ARM freezes."""
+
+    octets: bytes
+    sha256: bytes
+
+
+def compose(rendered: Rendered, *, message: Facts, sender: Sender) -> Content:
+    """One mail, checked by `check`.
+
+    Raises:
+        Permanent: a header would hold a line end or control character, an address is not one
+            that plain SMTP carries, or a text cannot be written as UTF-8.
+    """
+    if not _MESSAGE_ID.fullmatch(message.rfc_message_id) or len(message.rfc_message_id) > 250:
+        raise Permanent("a Message-ID is not of the form <left@domain>; check the sender's domain")
+    if message.frozen_at.tzinfo is None:
+        raise Permanent("frozen_at has no zone, and Date needs one; pass an aware datetime")
+    headers = [
+        ("Date", format_datetime(message.frozen_at.astimezone(UTC).replace(microsecond=0))),
+        ("From", _from(sender)),
+        ("To", _address(message.to_address, "the subscriber's address")),
+        ("Message-ID", message.rfc_message_id),
+        ("Subject", _unstructured(rendered.subject, "the subject")),
+        ("List-Unsubscribe", f"<{unsubscribe_url(sender, message.unsubscribe_token)}>"),
+        ("Auto-Submitted", "auto-generated"),
+        ("MIME-Version", "1.0"),
+    ]
+    boundary = boundary_of(message.boundary_key)
+    encoding, body = _encoded(rendered.text, boundary)
+    if rendered.html is None:
+        headers.append(("Content-Type", "text/plain; charset=utf-8"))
+        headers.append(("Content-Transfer-Encoding", encoding))
+    else:
+        html_encoding, html = _encoded(rendered.html, boundary)
+        headers.append(("Content-Type", f'multipart/alternative;\r\n boundary="{boundary}"'))
+        body = (
+            f"--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            f"Content-Transfer-Encoding: {encoding}\r\n\r\n{body}"
+            f"\r\n--{boundary}\r\nContent-Type: text/html; charset=utf-8\r\n"
+            f"Content-Transfer-Encoding: {html_encoding}\r\n\r\n{html}"
+            f"\r\n--{boundary}--\r\n"
+        )
+    head = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    octets = f"{head}\r\n{body}".encode("ascii")
+    check(octets, headers)
+    return Content(octets, sha256(octets).digest())
+
+
+def check(octets: bytes, expected: Sequence[tuple[str, str]]) -> None:
+    """Read a mail back and hold exactly the headers meant, in order, once each, and no others.
+
+    `expected` are names and values as composed. Also held: names from `HEADERS`, CRLF alone, no
+    NUL, ASCII, lines of 998 octets at most. Raises `Permanent`; it quotes names, never values.
+    """
+    head, found, _ = octets.partition(b"\r\n\r\n")
+    lines = head.decode("ascii", "replace").replace("\r\n ", " ").split("\r\n")
+    read = [line.partition(": ")[::2] for line in lines]
+    meant = [(name, value.replace("\r\n ", " ")) for name, value in expected]
+    names = [name for name, _ in read]
+    if not found or read != meant or len(set(names)) != len(names) or not HEADERS.issuperset(names):
+        strange = sorted({name for name, _ in meant if name not in HEADERS})
+        raise Permanent(
+            "the composed mail does not hold exactly the headers meant"
+            f"{' (not allowed: ' + ', '.join(strange) + ')' if strange else ''}; it is not sent"
+        )
+    ends = octets.count(b"\r\n")
+    if ends != octets.count(b"\r") or ends != octets.count(b"\n") or b"\0" in octets:
+        raise Permanent("the composed mail holds a bare CR, LF or NUL; it is not sent")
+    if not octets.isascii() or _longest_line(octets) > LONGEST_LINE:
+        raise Permanent(
+            f"the composed mail has a line of over {LONGEST_LINE} octets or raw 8-bit text;"
+            " it is not sent"
+        )
+
+
+def boundary_of(key: bytes) -> str:
+    """A MIME boundary from the effect key; `=_` can never stand in quoted-printable text."""
+    return "=_" + sha256(b"dripfleet boundary\0" + key).hexdigest()[:32]
+
+
+def unsubscribe_url(sender: Sender, token: str) -> str:
+    """`mailto:…?subject=unsubscribe%20TOKEN` (RFC 6068): for the header and the templates alike."""
+    address = _address(sender.unsubscribe_mailto, "the sender's unsubscribe address")
+    if _NOT_A_LINE.search(token):
+        raise Permanent("an unsubscribe token holds a control character; make it anew")
+    return f"mailto:{_mailto(address)}?subject=unsubscribe%20{quote(token, safe='')}"
+
+
+def rfc_message_id(secret: bytes, effect_key: bytes, domain: str) -> str:
+    """`<32 base32 characters@domain>`: the first 160 bits of an HMAC-SHA256 of the key.
+
+    Deterministic, unguessable without the secret, and telling nothing of subscriber or sequence.
+    """
+    if not _DOMAIN.fullmatch(domain):
+        raise Permanent("the domain for Message-IDs is not a host name; correct the setting")
+    mac = hmac.digest(secret, b"message-id\0" + effect_key, "sha256")
+    return f"<{b32encode(mac[:20]).decode().lower()}@{domain}>"
+
+
+def unsubscribe_token(secret: bytes, key_id: str, message_id: int) -> str:
+    """`KEY.ID.MAC`, e.g. `k1.AAAAAAAAAfQ.Zx…`: 37 characters that need no escaping in a URL.
+
+    KEY names the secret (so that a retry signs with the key it began with), ID is the message's
+    row id, 8 octets big-endian, MAC the first 128 bits of HMAC-SHA256 over `unsubscribe`, KEY and
+    ID; both in base64url without padding. It says which mail was answered, and expires never.
+    """
+    if not re.fullmatch(r"[a-z0-9]{1,8}", key_id):
+        raise Permanent("a key id is 1 to 8 lower-case letters or digits; rename the key")
+    number = message_id.to_bytes(8, "big")
+    return f"{key_id}.{_b64(number)}.{_b64(_token_mac(secret, key_id, number))}"
+
+
+def read_unsubscribe_token(secrets: Mapping[str, bytes], token: str) -> int | None:
+    """The message id of a genuine token; None for anything else. `secrets` maps key ids."""
+    found = re.fullmatch(r"([a-z0-9]{1,8})\.([\w-]{11})\.([\w-]{22})", token, re.ASCII)
+    if not found or found[1] not in secrets:
+        return None
+    number = urlsafe_b64decode(found[2] + "=")
+    mac = _token_mac(secrets[found[1]], found[1], number)
+    # Compared as text: the last character of base64 has bits that no octet holds.
+    genuine = f"{found[1]}.{_b64(number)}.{_b64(mac)}"
+    return int.from_bytes(number, "big") if hmac.compare_digest(genuine, token) else None
+
+
+def _token_mac(secret: bytes, key_id: str, number: bytes) -> bytes:
+    return hmac.digest(secret, b"unsubscribe\0" + key_id.encode() + b"\0" + number, "sha256")[:16]
+
+
+def _b64(octets: bytes) -> str:
+    return urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+@lru_cache(maxsize=64)
+def _mailto(address: str) -> str:
+    return quote(address, safe="@")
+
+
+@lru_cache(maxsize=64)
+def _from(sender: Sender) -> str:
+    """`"Name" <address>`; the name as encoded words where it is not ASCII."""
+    address = _address(sender.address, "the sender's address")
+    name = _unstructured(sender.name, "the sender's name")
+    if name == sender.name:
+        name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"{name} <{address}>" if len(name) < 60 else f"{name}\r\n <{address}>"
+
+
+def _address(address: str, whose: str) -> str:
+    """`address` if plain SMTP carries it: `dot-atom@host.name`, ASCII, RFC 5321 §4.5.3.1 lengths."""
+    if len(address) > 254 or not _ADDRESS.fullmatch(address):
+        raise Permanent(
+            f"{whose} is not of the form name@host in ASCII, without spaces or line ends; correct it"
+        )
+    return address
+
+
+def _unstructured(text: str, what: str) -> str:
+    """The value of a header of free text: as it is, folded, or as encoded words (RFC 2047)."""
+    if not text or text.isspace():
+        raise Permanent(f"{what} is empty; every mail needs one: correct it")
+    if _NOT_A_LINE.search(text):
+        raise Permanent(f"{what} holds a line end or a control character; take it out")
+    if _WORDS.fullmatch(text) and "=?" not in text:
+        return text if len(text) <= 66 else _folded(text)
+    pieces, piece, octets = [], "", 0
+    for character in text:
+        width = len(_utf8(character, what))
+        if octets + width > 39:  # 64 characters a word: `List-…: ` + 64 stays within 76
+            pieces.append(piece)
+            piece, octets = "", 0
+        piece += character
+        octets += width
+    pieces.append(piece)
+    words = [f"=?utf-8?b?{b64encode(each.encode()).decode()}?=" for each in pieces]
+    return _short("\r\n ".join(words), what)
+
+
+def _folded(text: str) -> str:
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and len(lines[-1]) + len(word) >= 66:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}" if lines[-1] else word
+    return _short("\r\n ".join(lines), "the subject")
+
+
+def _short(value: str, what: str) -> str:
+    if len(value) > 4000:
+        raise Permanent(f"{what} is over 4 000 octets long; make it shorter")
+    return value
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Permanent(f"{what} holds half a character (a lone surrogate); correct it") from None
+
+
+def _longest_line(octets: bytes) -> int:
+    return max(map(len, octets.split(b"\r\n")))
+
+
+def _encoded(text: str, boundary: str) -> tuple[str, str]:
+    """(transfer encoding, body ending in CRLF); quoted-printable unless plain ASCII will do."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.endswith("\n"):
+        text += "\n"
+    octets = _utf8(text.replace("\n", "\r\n"), "the body")
+    plain = (
+        _longest_line(octets) <= 78
+        and not octets.translate(None, _PLAIN)
+        # Blanks at the end of a line are lost on the way, quoted they are not.
+        and not any(blank in octets for blank in (b" \r\n", b"\t\r\n", boundary.encode()))
+    )
+    if plain:
+        return "7bit", octets.decode("ascii")
+    # The first line end decides how b2a_qp breaks lines; here all of them are CRLF.
+    return "quoted-printable", binascii.b2a_qp(octets, istext=True).decode("ascii")

@@ -1,0 +1,106 @@
+"""From a fresh channel to one that takes mail: greeting, EHLO, STARTTLS, AUTH.
+
+A 5yz up to here is a fault of the stream, never of a mail: the next mail would meet it too.
+"""
+
+from __future__ import annotations
+
+import ssl
+from base64 import b64encode
+
+from tasks.send.channel import Channel
+from tasks.send.outcome import Kind, NotSent, Stage, before_the_dot
+from tasks.send.reply import Reply
+
+
+async def introduce(
+    channel: Channel, helo_name: str, context: ssl.SSLContext | None
+) -> NotSent | None:
+    """Connect and go through the opening, as the relay's URL asks; None if the relay takes mail.
+
+    The channel is left open after a refusal; the caller closes it.
+    """
+    security = channel.relay.security
+    try:
+        await channel.connect(context if security == "tls" else None)
+    except TimeoutError:
+        return NotSent(Stage.CONNECT, None, "no connection in time")
+    except ssl.SSLError as error:
+        return _tls_fault(channel, error)
+    except OSError as error:
+        return NotSent(Stage.CONNECT, None, f"no connection ({type(error).__name__})")
+    refusal = await _greeting(channel) or await _ehlo(channel, helo_name)
+    if refusal is None and security in ("optional", "starttls"):
+        refusal = await _starttls(channel, helo_name, context)
+    return refusal or await _auth(channel)
+
+
+async def _greeting(channel: Channel) -> NotSent | None:
+    channel.stage = Stage.GREETING
+    replies = await channel.heard(channel.relay.timeouts.command)
+    if replies and replies[0].code != 220:
+        return before_the_dot(Stage.GREETING, Reply.of(replies[0]))
+    return None if channel.fault is None else channel.unanswered(Stage.GREETING)
+
+
+async def _ehlo(channel: Channel, helo_name: str) -> NotSent | None:
+    channel.stage = Stage.EHLO
+    channel.say(f"EHLO {helo_name}\r\n".encode("ascii"), 1)
+    replies = await channel.heard(channel.relay.timeouts.command)
+    if channel.fault is not None and not (replies and replies[0].code // 100 in (4, 5)):
+        return channel.unanswered(Stage.EHLO)
+    code, lines = replies[0]
+    if code // 100 == 2:
+        offered = (line[4:].decode("ascii", "replace").strip().upper() for line in lines[1:])
+        words = (line.partition(" ") for line in offered)
+        channel.extensions = {word: parameters for word, _, parameters in words}
+        return None
+    if code in (500, 502):
+        # A server from before EHLO (RFC 5321 §3.2) has no extension, so neither TLS nor AUTH.
+        return (await channel.command(Stage.EHLO, f"HELO {helo_name}\r\n".encode("ascii")))[1]
+    return before_the_dot(Stage.EHLO, Reply.of(replies[0]))
+
+
+async def _starttls(
+    channel: Channel, helo_name: str, context: ssl.SSLContext | None
+) -> NotSent | None:
+    required = channel.relay.security == "starttls"
+    if "STARTTLS" not in channel.extensions:
+        # Stripped on the way, or never there: without it nothing is sent where it was required.
+        return _fault(Stage.STARTTLS, "STARTTLS is not offered") if required else None
+    reply, refusal = await channel.command(Stage.STARTTLS, b"STARTTLS\r\n")
+    if refusal is not None:
+        declined = reply is not None and reply.code // 100 == 5 and channel.fault is None
+        return None if declined and not required else refusal
+    try:
+        await channel.encrypt(context or channel.relay.ssl_context())
+    except OSError as error:
+        return _tls_fault(channel, error)
+    # What was said in the clear counts no more (RFC 3207 §4.2).
+    channel.extensions = {}
+    return await _ehlo(channel, helo_name)
+
+
+async def _auth(channel: Channel) -> NotSent | None:
+    credentials = channel.relay.credentials
+    if credentials is None:
+        return None
+    channel.stage = Stage.AUTH
+    if not channel.is_private:
+        return _fault(Stage.AUTH, "the password is not sent without TLS")
+    if "PLAIN" not in channel.extensions.get("AUTH", "").split():
+        return _fault(Stage.AUTH, "AUTH PLAIN is not offered")
+    token = b64encode("\0".join(("", *credentials)).encode())  # RFC 4616
+    return (await channel.command(Stage.AUTH, b"AUTH PLAIN " + token + b"\r\n"))[1]
+
+
+def _tls_fault(channel: Channel, error: OSError) -> NotSent:
+    channel.stage = Stage.STARTTLS
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = f"the certificate is not trusted: {error.verify_message}"
+        return _fault(Stage.STARTTLS, why)
+    return NotSent(Stage.STARTTLS, None, f"TLS failed ({type(error).__name__})")
+
+
+def _fault(stage: Stage, cause: str) -> NotSent:
+    return NotSent(stage, None, cause, Kind.STREAM_FAULT)

@@ -1,0 +1,208 @@
+"""The connections to one relay: each takes the next mail, and stands before its dot until ARM.
+
+A relay that does not let us in closes the lane for a while and its mails go back at once, so that
+another machine may have them; a relay that will not have us at all pauses the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from tasks.send.mail import Mail
+from tasks.send.outcome import Accepted, Deferred, InDoubt, Kind, NotSent, Refused, Stage
+from tasks.send.relay import Relay
+from tasks.send.settler import Bounced, Doubt, Fail, GiveBack, Settlement
+from tasks.send.transport import Connection, boottime
+
+log = structlog.get_logger()
+
+SLOW_DOWN = 60.0  # seconds that a domain rests after its relay said 421
+RETRIES_HERE = 2  # a connection that the relay let go of is no fault of the mail on it
+
+
+@dataclass(slots=True)
+class _Seat:
+    """Holds one connection at a time; a fault finds it here, whoever opened it."""
+
+    connection: Connection | None = None
+
+    def leave(self) -> None:
+        if self.connection is not None:
+            self.connection.abandon()
+            self.connection = None
+
+
+class Cycles(Protocol):
+    """What a lane asks of the loop."""
+
+    async def permit(self, mail: Mail) -> float | None:
+        """The latest boottime for this mail's dot; None: no dot, and it is settled already."""
+        ...
+
+    def answered(self, mail: Mail, outcome: Accepted | Deferred | Refused) -> None:
+        """A reply to the dot has come in."""
+        ...
+
+    def settle(self, mail: Mail, settlement: Settlement) -> None:
+        """Any other end."""
+        ...
+
+    def stream_fault(self, stream: str, cause: str) -> None:
+        """The relay refuses us, not a mail."""
+        ...
+
+
+class Lane:
+    """A relay's queue of mails and its connections, all on the delivery loop.
+
+    Args:
+        relay: where to.
+        connections: how many at most.
+        helo_name: how we introduce ourselves.
+        reply_wait: seconds to wait after a dot.
+        away: seconds that a mail stays away when the relay cannot be reached.
+        cycles: the loop.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        *,
+        connections: int,
+        helo_name: str,
+        reply_wait: float,
+        away: float,
+        cycles: Cycles,
+    ) -> None:
+        self.relay = relay
+        self.closed_until = 0.0
+        self._helo_name = helo_name
+        self._reply_wait = reply_wait
+        self._away = away
+        self._cycles = cycles
+        self._queue: deque[Mail] = deque()
+        self._arrived = asyncio.Condition()
+        self._slow: dict[str, float] = {}
+        self._failures = 0
+        self._tasks = [asyncio.create_task(self._serve()) for _ in range(connections)]
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes mails now."""
+        return boottime() >= self.closed_until
+
+    async def put(self, mails: list[Mail]) -> None:
+        """Queue these; in order, but for those whose connection breaks."""
+        async with self._arrived:
+            self._queue.extend(mails)
+            self._arrived.notify(len(mails))
+
+    def take_back(self) -> list[Mail]:
+        """Take what is queued and on no connection yet."""
+        mails = list(self._queue)
+        self._queue.clear()
+        return mails
+
+    async def close(self) -> None:
+        """End the connections; every mail must be settled by now."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self) -> None:
+        seat = _Seat()
+        try:
+            while True:
+                mail = await self._next()
+                try:
+                    await self._deliver(mail, seat)
+                except Exception:
+                    # Whatever it was, the row goes back; after the dot only doubt is honest.
+                    log.exception("conversation_broke", message=mail.id, epoch=mail.epoch)
+                    dotted = seat.connection is not None and seat.connection.stage is Stage.DOT
+                    seat.leave()
+                    end = (
+                        Doubt("fault_of_ours") if dotted else GiveBack("fault_of_ours", self._away)
+                    )
+                    self._cycles.settle(mail, end)
+        finally:
+            if seat.connection is not None:
+                await seat.connection.quit(timeout=1.0)
+
+    async def _next(self) -> Mail:
+        async with self._arrived:
+            while True:
+                while not self._queue:
+                    await self._arrived.wait()
+                mail = self._queue.popleft()
+                rest = self._slow.get(mail.domain, 0.0) - boottime()
+                if rest <= 0:
+                    return mail
+                self._cycles.settle(mail, GiveBack("domain_resting", rest))
+
+    async def _deliver(self, mail: Mail, seat: _Seat) -> None:
+        connection = seat.connection
+        if connection is None or not connection.usable:
+            opened = await Connection.open(self.relay, helo_name=self._helo_name)
+            if isinstance(opened, NotSent):
+                seat.connection = None
+                self._unreachable(mail, opened)
+                return
+            self._failures = 0
+            seat.connection = connection = opened
+        offered = await connection.offer(mail.envelope, mail.body)
+        if isinstance(offered, NotSent):
+            await self._not_sent(mail, offered)
+            return
+        not_after = await self._cycles.permit(mail)
+        if not_after is None:
+            seat.leave()
+            return
+        outcome = await connection.finish(self._reply_wait, not_after=not_after)
+        if isinstance(outcome, NotSent):
+            self._cycles.settle(mail, GiveBack("not_sent", 0.0, outcome.stage.value))
+        elif isinstance(outcome, InDoubt):
+            self._cycles.settle(mail, Doubt(outcome.cause))
+        elif isinstance(outcome, Refused) and (outcome.enhanced or "").startswith("5.1."):
+            self._cycles.settle(mail, Bounced(outcome))
+        else:
+            if outcome.code == 421:
+                self._slow[mail.domain] = boottime() + SLOW_DOWN
+            self._cycles.answered(mail, outcome)
+
+    async def _not_sent(self, mail: Mail, outcome: NotSent) -> None:
+        if outcome.kind is Kind.STREAM_FAULT:
+            self._cycles.settle(mail, GiveBack("stream_fault", 0.0, outcome.stage, outcome.code))
+            self._cycles.stream_fault(mail.stream, outcome.cause)
+        elif outcome.kind is Kind.HARD_BOUNCE:
+            self._cycles.settle(mail, Fail("hard_bounce", outcome.stage, outcome.code, True))
+        elif outcome.kind is Kind.REFUSED:
+            self._cycles.settle(mail, Fail("refused", outcome.stage, outcome.code))
+        elif outcome.code is None and mail.broken_connections < RETRIES_HERE:
+            mail.broken_connections += 1
+            await self.put([mail])
+        else:
+            if outcome.kind is Kind.SLOW_DOWN:
+                self._slow[mail.domain] = boottime() + SLOW_DOWN
+            self._cycles.settle(mail, GiveBack("deferred", None, outcome.stage, outcome.code))
+
+    def _unreachable(self, mail: Mail, outcome: NotSent) -> None:
+        back = GiveBack("relay_unreachable", self._away, outcome.stage, outcome.code)
+        self._cycles.settle(mail, back)
+        if outcome.kind is Kind.STREAM_FAULT:
+            self._cycles.stream_fault(mail.stream, outcome.cause)
+            return
+        self._failures += 1
+        if self._failures < 3:
+            return
+        # Nobody gets in: do not hold what another machine could send.
+        pause = min(self._away, 2.0 ** min(self._failures - 3, 10))
+        self.closed_until = boottime() + pause
+        log.warning("relay_unreachable", relay=str(self.relay), cause=outcome.cause, pause=pause)
+        for queued in self.take_back():
+            self._cycles.settle(queued, back)

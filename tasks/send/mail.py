@@ -1,0 +1,83 @@
+"""A mail on its way through this process, and the ticket of the doorbell that brought it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tasks.moves.cycle import Answered, Ready
+from tasks.send.envelope import Envelope, WireBody
+
+
+class Ticket:
+    """What became of the messages that one doorbell claimed; filled in by the delivery loop."""
+
+    def __init__(self, claimed: int) -> None:
+        self.claimed = claimed
+        self.outcomes: Counter[str] = Counter()
+        self._settled = threading.Event()
+        self._lock = threading.Lock()
+        if not claimed:
+            self._settled.set()
+
+    def settle(self, outcome: str, n: int = 1) -> None:
+        """Count `n` messages that have left this process's hands as `outcome`."""
+        with self._lock:
+            self.outcomes[outcome] += n
+            if self.outcomes.total() >= self.claimed:
+                self._settled.set()
+
+    def wait(self, timeout: float) -> dict[str, int]:
+        """Wait until all are settled, `timeout` seconds at most; returns counts, `open` among them."""
+        self._settled.wait(timeout)
+        with self._lock:
+            counts = dict(self.outcomes)
+            still = self.claimed - self.outcomes.total()
+        return {"claimed": self.claimed, **counts, **({"open": still} if still else {})}
+
+
+@dataclass(slots=True, eq=False)
+class Mail:
+    """One claimed message, rendered and ready for the wire."""
+
+    id: int
+    epoch: int
+    subscriber_id: int
+    enrollment_id: int | None
+    stream: str
+    address: str
+    content_sha256: bytes
+    envelope: Envelope
+    body: WireBody
+    ticket: Ticket
+    # The mail before dot-stuffing, where the stream may have to send it a second time.
+    kept: bytes | None = field(default=None, repr=False)
+    armed_at: str = ""
+    broken_connections: int = 0
+    ready_since: float = 0.0
+    # Set by the cycle: the latest boottime for the dot, or None where it was not permitted.
+    permit: asyncio.Future[float | None] | None = field(default=None, repr=False)
+
+    @property
+    def domain(self) -> str:
+        """The recipient's domain, lower case."""
+        return self.address.rpartition("@")[2].lower()
+
+    def ready(self) -> Ready:
+        """What ARM asks of it."""
+        return Ready(self.id, self.epoch, self.subscriber_id, self.address, self.content_sha256)
+
+    def answered(self, code: int, enhanced: str | None, text: str) -> Answered:
+        """What RECORD writes of it."""
+        return Answered(
+            self.id,
+            self.epoch,
+            self.enrollment_id,
+            self.armed_at,
+            self.content_sha256,
+            code,
+            enhanced,
+            text,
+        )

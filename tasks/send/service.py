@@ -1,0 +1,89 @@
+"""The send pool's one delivery loop: started with the worker, drained and joined at its end."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+
+from models.session import Database
+from tasks.errors import Misconfigured
+from tasks.moves.settings import DeliverySettings
+from tasks.send.journal import Journal, owner
+from tasks.send.loop import DeliveryLoop
+from tasks.send.relay import Relay
+from tasks.send.replay import replay_all
+from tasks.send.settings import SendSettings
+from tasks.send.store import Store
+
+log = structlog.get_logger()
+
+_RELAY_PREFIX = "DRIPFLEET_SMTP_URL_"
+
+
+class Service:
+    """A running loop and the store that feeds it."""
+
+    def __init__(self, database: Database, settings: SendSettings) -> None:
+        delivery = DeliverySettings()
+        found = relays(settings)
+        if settings.sender_address.endswith("@example.com") and not found["default"].is_loopback:
+            raise Misconfigured(
+                f"mail would leave through {found['default']} as {settings.sender_address}; "
+                "set DRIPFLEET_SENDER_ADDRESS to an address of yours"
+            )
+        replayed = replay_all(database, settings.journal_dir, delivery)
+        journal = Journal.create(settings.journal_dir, owner())
+        self.loop = DeliveryLoop(database, found, settings, delivery, journal)
+        self.store = Store(database, self.loop, settings, delivery)
+        self.drain_wait = settings.drain_wait
+        self.loop.start()
+        log.info("send_service_started", owner=self.loop.owner, journals_replayed=replayed)
+
+
+_service: Service | None = None
+
+
+def relays(settings: SendSettings) -> dict[str, Relay]:
+    """Relay name → relay: `default`, and one for each `DRIPFLEET_SMTP_URL_NAME` (name in lower case)."""
+    found = {"default": Relay.parse(settings.smtp_url.get_secret_value())}
+    for name, url in os.environ.items():
+        if name.startswith(_RELAY_PREFIX):
+            found[name.removeprefix(_RELAY_PREFIX).lower()] = Relay.parse(url)
+    return found
+
+
+def start(database: Database) -> None:
+    """Replay the journals of the dead, then start the loop of this process."""
+    global _service
+    if _service is None:
+        _service = Service(database, SendSettings())
+
+
+def current() -> Service:
+    """The service of this process.
+
+    Raises:
+        Misconfigured: the send entry runs in a process that is no send worker.
+    """
+    if _service is None:
+        raise Misconfigured(
+            "the delivery loop is not running; start this worker with `dripfleet worker send`"
+        )
+    return _service
+
+
+def drain() -> None:
+    """Claim nothing more and give back what is not armed; returns at once."""
+    if _service is not None:
+        _service.loop.drain()
+
+
+def join(timeout: float | None = None) -> bool:
+    """Wait for the replies to dots already written; True: everything is settled."""
+    global _service
+    if _service is None:
+        return True
+    done = _service.loop.join(_service.drain_wait if timeout is None else timeout)
+    _service = None
+    return done

@@ -1,0 +1,45 @@
+"""What the send pool needs to know: the relay, the sender, and how much it takes on at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.send.content import Sender
+
+
+class SendSettings(BaseSettings):
+    """Settings of the send pool; `DRIPFLEET_` and the name.
+
+    `smtp_url` is the relay of streams that name none of their own.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DRIPFLEET_", frozen=True)
+
+    smtp_url: SecretStr = Field(description="smtp://user:password@host:port")
+    connections: int = Field(32, ge=1, le=2000, description="SMTP connections a relay and process")
+    window: int = Field(1000, ge=1, description="messages that one process holds at most")
+    helo_name: str = Field("localhost", description="how we introduce ourselves to the relay")
+    sender_name: str = Field("Example Company", description="the name in From")
+    sender_address: str = Field("hello@example.com", description="the address in From")
+    bounce_address: str = Field("", description="the envelope's sender; the sender's if empty")
+    postal_address: str = Field(
+        "Example Company, 1 Example Street, Example City", description="at the foot of every mail"
+    )
+    unsubscribe_mailto: str = Field(
+        "unsubscribe@example.com", description="where List-Unsubscribe mails go"
+    )
+    secret_token: SecretStr = Field(description="signs the tokens of unsubscribe links")
+    journal_dir: Path = Field(Path("var/journals"), description="on a local disk of this machine")
+    drain_wait: float = Field(
+        630, gt=0, description="seconds that a stop waits for replies to dots already written"
+    )
+
+    @property
+    def sender(self) -> Sender:
+        """Who streams write as that name no sender of their own."""
+        return Sender(
+            self.sender_name, self.sender_address, self.postal_address, self.unsubscribe_mailto
+        )

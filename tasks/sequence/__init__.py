@@ -1,0 +1,1 @@
+"""Sequences: the planner and the dispatcher; the only specialism that starts others."""

@@ -1,0 +1,64 @@
+"""What the planner decided about an enrollment, and how it is said in one plain line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+Kind: TypeAlias = Literal[
+    "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One line of the decision log.
+
+    Attributes:
+        kind: what was decided.
+        step_id: the step it is about; None only where a sequence has no step of that name any more.
+        reason: a short word that can be counted, never free text.
+        detail: JSON values for the words of the line: instants as ISO text, spans in seconds.
+    """
+
+    kind: Kind
+    step_id: str | None
+    reason: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+_LINES: Final[dict[str, str]] = {
+    "handed_off": "{step}: the mail was handed over, to be sent by {expires_at} at the latest",
+    "not_sent": "{step}: no mail ({state}), because of {reason}",
+    "went_on": "{step}: the mail ended {reason}, so the way goes on",
+    "waiting": "{step}: waits until {until}",
+    "zone_fallback": "{step}: the zone of the subscriber is {reason}, so {used} is used",
+    "postponed": "{step}: moved to {until}, because of {reason}",
+    "parked": "{step}: held, because of {reason}; it was due {due_at}",
+    "exited": "left the sequence at {step}: {reason}",
+}
+
+
+class _Said(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return "unknown"
+
+
+def sentence(kind: str, step_id: str | None, reason: str | None, detail: Mapping[str, Any]) -> str:
+    """Return the line of ``explain`` for a decision as it was stored; never raises.
+
+    A kind that another release wrote is named with its reason.
+    """
+    words = _Said(detail)
+    words["step"] = step_id or "the start"
+    words["reason"] = (reason or "no reason given").replace("_", " ")
+    line = _LINES.get(kind, "{step}: " + kind.replace("{", "").replace("}", "") + " ({reason})")
+    said = line.format_map(words)
+    if kind == "waiting" and "wall" in detail:
+        said += f", which is {detail['wall']} in {words['zone']}"
+    if detail.get("because"):
+        said += f" ({detail['because']})"
+    if "late_s" in detail:
+        said += f" ({detail['late_s']} s late)"
+    return said

@@ -1,0 +1,249 @@
+"""How people come into a sequence by hand: set-based, in batches, as often as one likes.
+
+A subscriber has one entry in a sequence; who is in it, or was, is counted and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from models.session import Database
+from tasks.errors import Permanent
+
+BATCH = 5000
+
+# FOR SHARE: a pause that is being written is waited for, so no batch commits behind it.
+TARGET = """
+SELECT q.version, q.paused_at, q.pause_reason, t.class AS stream_class
+FROM sequence q JOIN stream t ON t.key = q.stream WHERE q.key = :key
+"""
+TARGET_HELD = text(TARGET + " FOR SHARE OF q")
+TARGET_SEEN = text(TARGET)
+
+# LATERAL with a limit, not EXISTS: a generic plan would hash the whole of enrollment each batch.
+_CANDIDATES = """
+WITH chosen AS MATERIALIZED ({chosen}),
+candidate AS MATERIALIZED (
+    SELECT c.id,
+        CASE WHEN c.id IS NULL THEN 'unknown'
+             WHEN c.stopped_at IS NOT NULL THEN 'stopped'
+             WHEN p.held THEN 'suppressed'
+             WHEN e.held THEN 'already_enrolled'
+             ELSE 'enrolled' END AS verdict, c.n
+    FROM chosen c
+    LEFT JOIN LATERAL (
+        SELECT true AS held FROM suppression x
+        WHERE x.address_hmac = c.address_hmac AND x.scope IN ('all', :stream_class) LIMIT 1) p ON true
+    LEFT JOIN LATERAL (
+        SELECT true AS held FROM enrollment x
+        WHERE x.sequence_key = :key AND x.subscriber_id = c.id LIMIT 1) e ON true)
+"""
+_TOLD = """
+SELECT max(c.id) AS last_id, count(*) AS looked_at,
+    count(*) FILTER (WHERE c.verdict = 'stopped') AS stopped,
+    count(*) FILTER (WHERE c.verdict = 'suppressed') AS suppressed,
+    count(*) FILTER (WHERE c.verdict = 'already_enrolled') AS already_enrolled,
+    count(*) FILTER (WHERE c.verdict = 'enrolled') AS eligible,
+    array_agg(c.n - 1 ORDER BY c.n) FILTER (WHERE c.verdict = 'unknown') AS unknown,
+    {enrolled} AS enrolled
+FROM candidate c
+"""
+# Whoever comes in at the same moment by another hand is already enrolled then.
+_INSERT = """,
+new AS (
+    INSERT INTO enrollment (sequence_key, sequence_version, subscriber_id, due_at)
+    SELECT :key, :version, c.id, clock_timestamp() FROM candidate c
+    WHERE c.verdict = 'enrolled' ORDER BY c.id
+    ON CONFLICT (sequence_key, subscriber_id, entry_no) DO NOTHING
+    RETURNING id)
+"""
+_BY_ID = f"""
+    SELECT s.id, s.address_hmac, s.stopped_at, 0::bigint AS n FROM subscriber s
+    WHERE s.id > :after ORDER BY s.id LIMIT {BATCH}"""
+_BY_IDENTITY = """
+    SELECT s.id, s.address_hmac, s.stopped_at, r.n
+    FROM unnest(CAST(:identities AS bytea[])) WITH ORDINALITY AS r (identity, n)
+    LEFT JOIN subscriber s ON s.address_hmac = r.identity"""
+
+
+def _statement(chosen: str, *, write: bool) -> Any:
+    head = _CANDIDATES.replace("{chosen}", chosen)
+    enrolled = "(SELECT count(*) FROM new)" if write else "NULL"
+    return text(head + (_INSERT if write else "") + _TOLD.replace("{enrolled}", enrolled))
+
+
+ALL = {write: _statement(_BY_ID, write=write) for write in (True, False)}
+SOME = {write: _statement(_BY_IDENTITY, write=write) for write in (True, False)}
+LAST_ID = text("SELECT coalesce(max(id), 0) FROM subscriber")
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many came in, and how many did not and why; each person counts once, at the first reason.
+
+    Attributes:
+        enrolled: came in (or would: `dry_run`).
+        stopped: want or may get nothing more.
+        suppressed: their address is, for every mail or for mail of this sequence's class.
+        already_enrolled: are in it, or were.
+        unknown: identities that no subscriber has.
+        unknown_at: which of the identities these were, counted from 0 over all that were given.
+    """
+
+    enrolled: int = 0
+    already_enrolled: int = 0
+    stopped: int = 0
+    suppressed: int = 0
+    unknown: int = 0
+    unknown_at: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def looked_at(self) -> int:
+        """All of them together."""
+        return self.enrolled + self.already_enrolled + self.stopped + self.suppressed + self.unknown
+
+    def plus(self, other: Tally) -> Tally:
+        """Both counts; `unknown_at` of the later one is not added: it is told a batch."""
+        return Tally(
+            self.enrolled + other.enrolled,
+            self.already_enrolled + other.already_enrolled,
+            self.stopped + other.stopped,
+            self.suppressed + other.suppressed,
+            self.unknown + other.unknown,
+        )
+
+
+def enroll_all(
+    database: Database,
+    key: str,
+    *,
+    dry_run: bool = False,
+    on_batch: Callable[[Tally, int, int], None] | None = None,
+) -> Tally:
+    """Enroll every subscriber, in id order, a transaction every 5 000.
+
+    Stopped in the middle, whole batches stand, and the next run goes on behind them.
+
+    Args:
+        database: where they are.
+        key: of the sequence.
+        dry_run: count only; nothing is written.
+        on_batch: told the tally so far, the last id looked at and the highest there is.
+
+    Raises:
+        Permanent: there is no such sequence, or it is paused: nobody comes in then.
+    """
+    tally, after = Tally(), 0
+    with database.snapshot() as connection:
+        last = int(connection.execute(LAST_ID).scalar_one())
+    while True:
+        row = _batch(database, ALL, key, {"after": after}, dry_run)
+        if row.last_id is None:
+            return tally
+        tally, after = tally.plus(_told(row, dry_run)), row.last_id
+        if on_batch is not None:
+            on_batch(tally, after, max(last, after))
+        if row.looked_at < BATCH:
+            return tally
+
+
+def enroll_identities(
+    database: Database, key: str, identities: Sequence[bytes], *, dry_run: bool = False
+) -> Tally:
+    """Enroll those whose address HMACs are given, at most 5 000, in one transaction.
+
+    Args:
+        database: where they are.
+        key: of the sequence.
+        identities: 32 octets each; nobody twice.
+        dry_run: count only; nothing is written.
+
+    Returns:
+        The tally; `unknown_at` are the positions in `identities` of those that nobody has.
+
+    Raises:
+        Permanent: as `enroll_all`.
+        ValueError: more than 5 000.
+    """
+    if len(identities) > BATCH:
+        raise ValueError(f"{len(identities)} identities at once: expected at most {BATCH}")
+    row = _batch(database, SOME, key, {"identities": list(identities)}, dry_run)
+    return _told(row, dry_run)
+
+
+def enroll_many(
+    database: Database,
+    key: str,
+    batches: Iterable[Sequence[bytes]],
+    *,
+    dry_run: bool = False,
+    on_batch: Callable[[Tally, Tally], None] | None = None,
+) -> Tally:
+    """Enroll batch after batch of identities; `on_batch` is told (so far, this batch)."""
+    tally = Tally()
+    for batch in batches:
+        one = enroll_identities(database, key, batch, dry_run=dry_run)
+        tally = tally.plus(one)
+        if on_batch is not None:
+            on_batch(tally, one)
+    return tally
+
+
+def require_open(connection: Connection, key: str, *, hold: bool = False) -> Any:
+    """The row of a sequence that people may enter.
+
+    Args:
+        connection: inside a transaction.
+        key: of the sequence.
+        hold: keep it from being paused or published until the transaction ends.
+
+    Raises:
+        Permanent: there is no such sequence, or it is paused.
+    """
+    row = connection.execute(TARGET_HELD if hold else TARGET_SEEN, {"key": key}).one_or_none()
+    if row is None:
+        raise Permanent(
+            f"no sequence {key!r} is published; `dripfleet sequence list` names those there are,"
+            " `dripfleet sequence apply FILE` publishes one"
+        )
+    if row.paused_at is not None:
+        raise Permanent(
+            f"sequence {key!r} is paused since {row.paused_at:%Y-%m-%d %H:%M %Z}"
+            f" ({row.pause_reason}), and nobody enters a paused one; run `dripfleet sequence resume"
+            f" {key}` first"
+        )
+    return row
+
+
+def _batch(
+    database: Database,
+    statements: dict[bool, Any],
+    key: str,
+    parameters: dict[str, Any],
+    dry_run: bool,
+) -> Any:
+    opened = database.snapshot() if dry_run else database.transaction()
+    with opened as connection:
+        target = require_open(connection, key, hold=not dry_run)
+        values = {"key": key, "stream_class": target.stream_class, **parameters}
+        if not dry_run:
+            values["version"] = target.version
+        return connection.execute(statements[not dry_run], values).one()
+
+
+def _told(row: Any, dry_run: bool) -> Tally:
+    enrolled = row.eligible if dry_run else row.enrolled
+    unknown = tuple(row.unknown or ())
+    return replace(
+        Tally(),
+        enrolled=enrolled,
+        already_enrolled=row.already_enrolled + row.eligible - enrolled,
+        stopped=row.stopped,
+        suppressed=row.suppressed,
+        unknown=len(unknown),
+        unknown_at=unknown,
+    )

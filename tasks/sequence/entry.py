@@ -1,0 +1,92 @@
+"""The sequence pool's entry points: the planner and the dispatcher, each answering a tick."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from functools import cache
+from typing import Any
+
+import structlog
+from celery import current_app, shared_task
+from kombu.exceptions import ChannelError
+
+from tasks import names
+from tasks.base import FleetTask, database, ring
+from tasks.moves.settings import DeliverySettings, IdentitySettings
+from tasks.moves.tick import ticked
+from tasks.sequence import store
+
+log = structlog.get_logger()
+
+SCAN_BUDGET = 10.0  # seconds; the next tick goes on
+DOORBELL = 500  # messages a doorbell
+DOORBELLS = 16  # doorbells that wait in a queue at most
+DOORBELL_LIFE = 10.0  # seconds; what is due then still is rung again
+CANARY_EVERY = 30.0
+
+
+@cache
+def planner() -> store.Planner:
+    """The planner of this process."""
+    lifetime = dt.timedelta(seconds=DeliverySettings().message_lifetime)
+    return store.Planner(database(), IdentitySettings(), lifetime)
+
+
+@shared_task(base=FleetTask, name=names.SCAN)
+def scan() -> dict[str, int]:
+    """Plan every due enrollment, and ring for what that made."""
+    until = time.monotonic() + SCAN_BUDGET
+    enrollments = messages = 0
+    while time.monotonic() < until:
+        done = planner().scan()
+        enrollments += done.enrollments
+        messages += done.messages
+        if done.messages:
+            _ring()
+        if done.enrollments < store.BATCH:
+            break
+    with database().transaction() as connection:
+        ticked(connection, names.SCAN, enrollments=enrollments)
+    return {"enrollments": enrollments, "messages": messages}
+
+
+@shared_task(base=FleetTask, name=names.DISPATCH)
+def dispatch() -> dict[str, Any]:
+    """Ring for what is due, and the canary of pools that have been silent."""
+    rung = _ring()
+    with database().transaction() as connection:
+        silent = store.silent_pools(connection, list(names.POOLS), CANARY_EVERY)
+        ticked(connection, names.DISPATCH, rung=sum(rung.values()))
+    for pool in silent:
+        if not _depth(pool):
+            ring(names.CANARY, names.canary(pool), expires=CANARY_EVERY)
+    return {"rung": rung, "canaries": len(silent)}
+
+
+def _ring() -> dict[str, int]:
+    """Ring as many doorbells as due messages ask for, and as the queue has room for."""
+    most = DOORBELL * DOORBELLS
+    with database().transaction() as connection:
+        due = store.due_of_streams(connection, most)
+    rung: dict[str, int] = {}
+    if not any(due.values()):
+        return rung
+    room = DOORBELLS - _depth(names.POOL_OF[names.DELIVER])
+    for stream, count in due.items():
+        wanted = min(-(-count // DOORBELL), room)
+        for _ in range(max(wanted, 0)):
+            if not ring(names.DELIVER, names.deliver(stream, DOORBELL), expires=DOORBELL_LIFE):
+                return rung
+            rung[stream] = rung.get(stream, 0) + 1
+            room -= 1
+    return rung
+
+
+def _depth(queue: str) -> int:
+    """How many messages wait in a queue; an empty list is no key in Redis, and no queue."""
+    with current_app.connection_or_acquire() as connection:
+        try:
+            return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+        except ChannelError:
+            return 0

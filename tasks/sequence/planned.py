@@ -1,0 +1,129 @@
+"""What a plan is made from and made of: values between the store and the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from tasks.sequence.decisions import Decision
+
+Outcome: TypeAlias = Literal[
+    "sent", "sent_assumed", "failed", "suppressed", "capped", "held_out", "late", "expired",
+    "cancelled",
+]  # fmt: skip
+NonSendState: TypeAlias = Literal["suppressed", "capped", "held_out", "late"]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One due enrollment, as it was read under its row lock.
+
+    Attributes:
+        step_id: where it stands; None before the first step.
+        started_at: None until the step began: for a send its message exists, for a wait it is waited.
+        due_at: when the planner was to look; lateness counts from here.
+        rule: ``wait_rule`` of the row, as a `Wait` or `Postpone` left it.
+        outcome: terminal state of the step's message, None while that is live or is none.
+        zone: the subscriber's own word for it, valid or not.
+    """
+
+    enrollment_id: int
+    subscriber_id: int
+    entry_no: int
+    step_id: str | None
+    started_at: datetime | None
+    due_at: datetime
+    rule: Mapping[str, Any] | None = None
+    outcome: Outcome | None = None
+    outcome_reason: str | None = None
+    hard_bounce: bool = False
+    zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What holds at this moment: the clock of Postgres, the pause, and why a stop forbids mail."""
+
+    now: datetime
+    paused: bool = False
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NonSend:
+    """A message that is terminal from the start."""
+
+    step_id: str
+    template: str
+    state: NonSendState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOff:
+    """A message to be sent: ``run_at`` now; the enrollment begins the step, ``due_at`` NULL.
+
+    ``allowed`` are the half-open spans of the row's multirange, within ``expires_at``.
+    """
+
+    step_id: str
+    template: str
+    due_at: datetime
+    expires_at: datetime
+    allowed: tuple[tuple[datetime, datetime], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The enrollment begins this wait: ``due_at`` = ``until``, ``rule`` beside it."""
+
+    step_id: str
+    until: datetime
+    rule: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """The send has not begun and comes later: ``due_at`` = ``until``, ``rule`` beside it."""
+
+    step_id: str
+    until: datetime
+    rule: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """The send has not begun and is held: ``due_at`` infinity, ``parked_from`` = ``due_at``, no rule."""
+
+    step_id: str
+    reason: str
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """The step's message is live (again): ``due_at`` NULL, its end hands the enrollment back."""
+
+    step_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The enrollment ends."""
+
+    step_id: str | None
+    reason: str
+
+
+Rest: TypeAlias = HandOff | Wait | Postpone | Park | Await | Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to write: the refused mails in order, where the enrollment rests, and why."""
+
+    rest: Rest
+    non_sends: tuple[NonSend, ...] = ()
+    decisions: tuple[Decision, ...] = ()

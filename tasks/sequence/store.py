@@ -1,0 +1,238 @@
+"""The planner's rows: read what is due under lock, write what the engine decided."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, text
+
+from models.session import Database
+from schedules.definition import Sequence
+from tasks.moves import plan as moves
+from tasks.moves.effect import rfc_message_id, sequence_effect_key
+from tasks.moves.settings import IdentitySettings
+from tasks.sequence.engine import (
+    Await,
+    Exit,
+    Facts,
+    HandOff,
+    Park,
+    Plan,
+    Position,
+    Postpone,
+    Wait,
+    plan,
+)
+
+BATCH = 500
+FAULT_PAUSE = dt.timedelta(minutes=5)
+
+log = structlog.get_logger()
+
+DUE = text("""
+WITH held AS MATERIALIZED (
+    SELECT e.* FROM enrollment e
+    WHERE e.due_at <= (SELECT clock_timestamp())
+    ORDER BY e.due_at LIMIT :n FOR NO KEY UPDATE SKIP LOCKED)
+SELECT e.id, e.sequence_key, e.sequence_version, e.subscriber_id, e.entry_no, e.step_id,
+    e.step_started_at, e.due_at, e.wait_rule, s.zone,
+    q.paused_at IS NOT NULL AS paused,
+    coalesce(s.stopped_reason, p.reason) AS stopped,
+    m.state, m.reason, coalesce(m.reason = 'hard_bounce' OR p.reason = 'hard_bounce', false) AS bounced,
+    clock_timestamp() AS now
+FROM held e
+JOIN subscriber s ON s.id = e.subscriber_id
+JOIN sequence q ON q.key = e.sequence_key
+JOIN stream t ON t.key = q.stream
+LEFT JOIN LATERAL (
+    SELECT x.reason FROM suppression x
+    WHERE x.address_hmac = s.address_hmac AND x.scope IN ('all', t.class) LIMIT 1) p ON true
+LEFT JOIN LATERAL (
+    SELECT x.state, x.reason FROM message x
+    WHERE x.enrollment_id = e.id AND x.step_id = e.step_id
+    ORDER BY x.id DESC LIMIT 1) m ON e.step_started_at IS NOT NULL
+ORDER BY e.due_at
+""")
+
+DEFINITION = text(
+    "SELECT definition FROM sequence_version WHERE sequence_key = :key AND version = :version"
+)
+
+TERMINAL_STATES = frozenset(
+    {"sent", "sent_assumed", "failed", "suppressed", "capped", "held_out", "late", "expired",
+     "cancelled"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What one scan did: enrollments looked at, messages handed off (non-sends among them)."""
+
+    enrollments: int
+    messages: int
+
+
+class Planner:
+    """Plans due enrollments; one a process."""
+
+    def __init__(
+        self, database: Database, identity: IdentitySettings, lifetime: dt.timedelta
+    ) -> None:
+        self._database = database
+        self._secret = identity.secret_message_id.get_secret_value().encode()
+        self._domain = identity.domain
+        self._lifetime = lifetime
+        # Versions are immutable, so a cache needs no end but its size.
+        self._definition = lru_cache(maxsize=256)(self._load)
+
+    def scan(self, n: int = BATCH) -> Scanned:
+        """Plan up to `n` due enrollments, in one transaction that holds their locks."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(DUE, {"n": n}).all()
+            if not rows:
+                return Scanned(0, 0)
+            messages: list[moves.NewMessage] = []
+            resting: list[moves.Resting] = []
+            for row in rows:
+                sequence = self._definition(row.sequence_key, row.sequence_version)
+                try:
+                    planned = self._plan(sequence, row)
+                except ValueError as fault:
+                    # One row, or one stored version, that makes no sense must not stop the others.
+                    log.error("enrollment_not_planned", enrollment=row.id, why=str(fault))
+                    resting.append(_put_off(row, str(fault)))
+                    continue
+                messages += self._messages(row, planned)
+                resting.append(_resting(row.id, planned))
+            return Scanned(len(rows), moves.write(connection, messages, resting))
+
+    def _plan(self, sequence: Sequence, row: Any) -> Plan:
+        state = None if row.state is None else str(row.state)
+        position = Position(
+            enrollment_id=row.id,
+            subscriber_id=row.subscriber_id,
+            entry_no=row.entry_no,
+            step_id=row.step_id,
+            started_at=row.step_started_at,
+            due_at=row.due_at,
+            rule=row.wait_rule,
+            outcome=state if state in TERMINAL_STATES else None,  # type: ignore[arg-type]
+            outcome_reason=row.reason,
+            hard_bounce=row.bounced,
+            zone=row.zone,
+        )
+        facts = Facts(now=row.now, paused=row.paused, stopped=row.stopped)
+        return plan(sequence, position, facts, message_lifetime=self._lifetime)
+
+    def _messages(self, row: Any, planned: Plan) -> list[moves.NewMessage]:
+        made = [
+            self._message(row, each.step_id, each.template, state=each.state, reason=each.reason)
+            for each in planned.non_sends
+        ]
+        rest = planned.rest
+        if isinstance(rest, HandOff):
+            made.append(
+                self._message(
+                    row,
+                    rest.step_id,
+                    rest.template,
+                    expires_at=rest.expires_at,
+                    allowed=rest.allowed,
+                )
+            )
+        return made
+
+    def _message(self, row: Any, step_id: str, template: str, **rest: Any) -> moves.NewMessage:
+        key = sequence_effect_key(row.sequence_key, row.subscriber_id, row.entry_no, step_id)
+        message_id = rfc_message_id(self._secret, key, self._domain)
+        return moves.NewMessage(key, message_id, row.id, step_id, template, **rest)
+
+    def _load(self, key: str, version: int) -> Sequence:
+        with self._database.transaction() as connection:
+            stored = connection.execute(DEFINITION, {"key": key, "version": version}).scalar_one()
+        return Sequence.from_json(stored)
+
+
+def _put_off(row: Any, why: str) -> moves.Resting:
+    return moves.Resting(
+        row.id,
+        row.step_id,
+        row.step_started_at is not None,
+        due_at=row.now + FAULT_PAUSE,
+        wait_rule=row.wait_rule,
+        decisions=(("put_off", row.step_id, "definition_fault", {"why": why}),),
+    )
+
+
+def _resting(enrollment_id: int, planned: Plan) -> moves.Resting:
+    decisions = tuple((d.kind, d.step_id, d.reason, d.detail) for d in planned.decisions)
+    rest = planned.rest
+    match rest:
+        case HandOff() | Await():
+            return moves.Resting(enrollment_id, rest.step_id, True, decisions=decisions)
+        case Wait():
+            return moves.Resting(
+                enrollment_id,
+                rest.step_id,
+                True,
+                due_at=rest.until,
+                wait_rule=rest.rule,
+                decisions=decisions,
+            )
+        case Postpone():
+            return moves.Resting(
+                enrollment_id,
+                rest.step_id,
+                False,
+                due_at=rest.until,
+                wait_rule=rest.rule,
+                decisions=decisions,
+            )
+        case Park():
+            return moves.Resting(
+                enrollment_id,
+                rest.step_id,
+                False,
+                parked_from=rest.due_at,
+                decisions=decisions,
+            )
+        case Exit():
+            return moves.Resting(
+                enrollment_id,
+                rest.step_id,
+                True,
+                end_reason=rest.reason,
+                decisions=decisions,
+            )
+
+
+DUE_OF_STREAMS = text("""
+SELECT t.key, (
+    SELECT count(*) FROM (
+        SELECT 1 FROM message m
+        WHERE m.stream = t.key AND m.run_at <= (SELECT clock_timestamp())
+        LIMIT :most) x) AS due
+FROM stream t WHERE t.paused_at IS NULL
+""")
+
+SILENT_POOLS = text("""
+SELECT p.pool FROM unnest(CAST(:pools AS text[])) AS p (pool)
+WHERE NOT EXISTS (
+    SELECT 1 FROM canary c WHERE c.pool = p.pool
+      AND c.seen_at > clock_timestamp() - make_interval(secs => :every))
+""")
+
+
+def due_of_streams(connection: Connection, most: int) -> dict[str, int]:
+    """How many messages are due in each stream that is not paused; counted up to `most`."""
+    return {row.key: row.due for row in connection.execute(DUE_OF_STREAMS, {"most": most})}
+
+
+def silent_pools(connection: Connection, pools: list[str], every: float) -> list[str]:
+    """The pools of which no worker has answered a canary for `every` seconds."""
+    rows = connection.execute(SILENT_POOLS, {"pools": pools, "every": every})
+    return [row.pool for row in rows]

@@ -1,0 +1,44 @@
+"""What a sequence file names that the rest of the house does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from schedules.definition import SendStep, Sequence
+from schedules.findings import Finding, Located
+
+
+def validate(
+    sequence: Sequence,
+    located: Located,
+    *,
+    template_exists: Callable[[str], bool],
+    topic_exists: Callable[[str], bool],
+) -> list[Finding]:
+    """Return a finding for each missing template and topic, in the order of the file.
+
+    Args:
+        sequence: as the loader read it; its structure is sound already.
+        located: its places, from the same read.
+        template_exists: whether there is a template of that name, such as ``winback/hello``.
+        topic_exists: whether subscribers can opt in to a topic of that key.
+    """
+    findings = []
+    if sequence.topic is not None and not topic_exists(sequence.topic):
+        findings.append(
+            located.finding(
+                ("topic",),
+                f"topic {sequence.topic!r} does not exist: expected one that subscribers can opt in"
+                " to; create it or correct the name",
+            )
+        )
+    for index, step in enumerate(sequence.steps):
+        if isinstance(step, SendStep) and not template_exists(step.template):
+            findings.append(
+                located.finding(
+                    ("steps", index, "send", "template"),
+                    f"template {step.template!r} of step {step.id!r} does not exist: expected the"
+                    f" folder templates/{step.template}; create it or correct the name",
+                )
+            )
+    return sorted(findings)

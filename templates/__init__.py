@@ -1,0 +1,1 @@
+"""What is said: one folder a mail; read as files, published to Postgres by hash."""

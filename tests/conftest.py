@@ -1,0 +1,113 @@
+"""Servers for the tests: one embedded Postgres and Valkey a run, a database a test."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from models.migrate import migrate
+from models.session import Database
+from workers.embedded.postgres import EmbeddedPostgres
+from workers.embedded.sink import Sink, in_thread
+from workers.embedded.valkey import EmbeddedValkey
+
+TEMPLATE = "dripfleet_template"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A server for this run: ours, or the one that DRIPFLEET_TEST_DATABASE_URL names."""
+    given = os.environ.get("DRIPFLEET_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    binaries = os.environ.get("DRIPFLEET_TEST_PG_BIN")
+    with tempfile.TemporaryDirectory(prefix="df") as folder:
+        server = EmbeddedPostgres.start(
+            Path(folder) / "pg",
+            bin_dir=Path(binaries) if binaries else None,
+            # The data of a test is worth nothing after it; durability is tested by its own.
+            settings={"fsync": "off", "full_page_writes": "off", "max_connections": "200"},
+        )
+        try:
+            yield server.url
+        finally:
+            server.stop(immediate=True)
+
+
+@pytest.fixture(scope="session")
+def _template(postgres_url: str) -> str:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(TEMPLATE)))
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    database = Database(_named(postgres_url, TEMPLATE))
+    migrate(database)
+    database.close()
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres_url: str, _template: str) -> Iterator[str]:
+    """A fresh, migrated database."""
+    name = f"test_{uuid4().hex[:12]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(_template)
+            )
+        )
+        # What `migrate` sets on the role belongs to the database it was run in.
+        for setting in ("plan_cache_mode = force_generic_plan", "jit = off"):
+            connection.execute(
+                sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET ").format(sql.Identifier(name))
+                + sql.SQL(setting)
+            )
+    yield _named(postgres_url, name)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A fresh, migrated database, reached through a pool."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def _valkey() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="df") as folder:
+        server = EmbeddedValkey.start(Path(folder) / "vk")
+        try:
+            yield server.url
+        finally:
+            server.stop(immediate=True)
+
+
+@pytest.fixture
+def valkey_url(_valkey: str) -> str:
+    """An empty Valkey."""
+    import redis
+
+    with redis.Redis.from_url(_valkey) as client:
+        client.flushall()
+    return _valkey
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[Sink]:
+    """A mail sink on a thread of this process."""
+    with in_thread(tmp_path / "sink") as running:
+        yield running
+
+
+def _named(url: str, database: str) -> str:
+    return url.rpartition("/")[0] + "/" + database

@@ -1,0 +1,93 @@
+"""The pools of the fleet: what each loads, how wide it runs, and when a task of it is too long.
+
+Threads where the work waits for Postgres or the network, prefork where it computes: a thread cannot
+be stopped, so only prefork pools have time limits, and only they let a task be long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from tasks.errors import Misconfigured
+from tasks.names import POOLS, PoolName
+
+CANARY = "tasks.canary.entry"
+DELIVERY_SETTINGS = "tasks.moves.settings:DeliverySettings"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A kind of worker.
+
+    Attributes:
+        name: of the pool and of its queue.
+        kind: Celery's pool: threads, or prefork (child processes).
+        concurrency: tasks side by side in one worker process.
+        imports: the entry points it loads, and nothing beyond what they import.
+        soft_limit: seconds after which a task is told to end (prefork only).
+        hard_limit: seconds after which its child is killed.
+        settings: classes checked at its boot beside the database's and Redis's.
+        extra: the optional dependencies of its work; the canary needs none of them.
+        needs: a module of that extra, by which one sees that it is installed.
+    """
+
+    name: PoolName
+    kind: Literal["threads", "prefork"]
+    concurrency: int
+    imports: tuple[str, ...] = (CANARY,)
+    soft_limit: float | None = None
+    hard_limit: float | None = None
+    settings: tuple[str, ...] = ()
+    extra: str | None = None
+    needs: str | None = None
+
+    def lacks_extra(self) -> bool:
+        """Whether the dependencies of its work are missing; looks, and imports nothing."""
+        return self.needs is not None and find_spec(self.needs) is None
+
+
+# More threads than scan and dispatch need at once: a scan that takes long must not keep the
+# dispatcher waiting behind the ticks that pile up after it.
+_ALL = (
+    Pool("sequence", "threads", 4, ("tasks.sequence.entry", CANARY), settings=(DELIVERY_SETTINGS,)),
+    # Several doorbells are answered side by side, so that the one delivery loop never runs dry.
+    Pool(
+        "send",
+        "threads",
+        4,
+        ("tasks.send.entry", CANARY),
+        settings=(DELIVERY_SETTINGS, "tasks.send.settings:SendSettings"),
+    ),
+    Pool("personalize", "threads", 4),
+    Pool(
+        "churn", "prefork", 1, soft_limit=1500, hard_limit=1800, extra="ml", needs="sklearn"
+    ),
+    Pool(
+        "quantum", "prefork", 1, soft_limit=1500, hard_limit=1800, extra="quantum", needs="cirq"
+    ),
+    Pool("upkeep", "threads", 4, ("tasks.upkeep.entry", CANARY), settings=(DELIVERY_SETTINGS,)),
+)  # fmt: skip
+
+BY_NAME: dict[str, Pool] = {pool.name: pool for pool in _ALL}
+
+
+def pool_named(name: str) -> Pool:
+    """The pool of that name.
+
+    Raises:
+        Misconfigured: there is none.
+    """
+    if name not in BY_NAME:
+        raise Misconfigured(f"There is no pool {name!r}: expected one of {', '.join(POOLS)}.")
+    return BY_NAME[name]
+
+
+def visibility_timeout() -> int:
+    """Seconds after which Redis gives a message to somebody else: above every hard limit.
+
+    The same for every process: the one with the shortest would take the work of all the others
+    for lost. A delivery is not bound to it, since leases in Postgres guard the rows.
+    """
+    return int(max(pool.hard_limit or 0 for pool in _ALL)) + 300
