@@ -29,7 +29,7 @@ from tasks.audience.store import check_secret
 from tasks.errors import Transient
 
 CHUNK = 50_000
-TRIES = 3
+TRIES = 5
 
 STAGE = """
     CREATE TEMPORARY TABLE staged (
@@ -154,7 +154,7 @@ def import_subscribers(
     Raises:
         Permanent: the file has no usable header.
         Misconfigured: the secret is not the one the database was filled with.
-        Transient: a chunk met other writers three times over.
+        Transient: a chunk met other writers five times over.
     """
     started = time.monotonic()
     tally = Tally()

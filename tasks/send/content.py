@@ -40,6 +40,7 @@ _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _MESSAGE_ID = re.compile(rf"<{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*>")
 _NOT_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WORDS = re.compile(r"[!-~]{1,60}(?: [!-~]{1,60})*")
+_QUOTABLE = re.compile(r"[ -~]{1,200}")
 _PLAIN = bytes([9, 10, 13, *range(32, 127)])
 
 
@@ -212,8 +213,9 @@ def _from(sender: Sender) -> str:
     """`"Name" <address>`; the name as encoded words where it is not ASCII."""
     address = _address(sender.address, "the sender's address")
     name = _unstructured(sender.name, "the sender's name")
-    if name == sender.name:
-        name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    # An encoded word does not work inside quotes, and nothing else should look like one there.
+    if _QUOTABLE.fullmatch(sender.name) and "=?" not in sender.name:
+        name = '"' + sender.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"{name} <{address}>" if len(name) < 60 else f"{name}\r\n <{address}>"
 
 

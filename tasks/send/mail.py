@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tasks.moves.cycle import Answered, Ready
+from tasks.moves.cycle import Ready
 from tasks.send.envelope import Envelope, WireBody
 
 
@@ -68,16 +68,3 @@ class Mail:
     def ready(self) -> Ready:
         """What ARM asks of it."""
         return Ready(self.id, self.epoch, self.subscriber_id, self.address, self.content_sha256)
-
-    def answered(self, code: int, enhanced: str | None, text: str) -> Answered:
-        """What RECORD writes of it."""
-        return Answered(
-            self.id,
-            self.epoch,
-            self.enrollment_id,
-            self.armed_at,
-            self.content_sha256,
-            code,
-            enhanced,
-            text,
-        )

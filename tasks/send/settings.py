@@ -20,7 +20,7 @@ class SendSettings(BaseSettings):
 
     smtp_url: SecretStr = Field(description="smtp://user:password@host:port")
     connections: int = Field(32, ge=1, le=2000, description="SMTP connections a relay and process")
-    window: int = Field(1000, ge=1, description="messages that one process holds at most")
+    window: int = Field(2000, ge=1, description="messages that one process holds at most")
     helo_name: str = Field("localhost", description="how we introduce ourselves to the relay")
     sender_name: str = Field("Example Company", description="the name in From")
     sender_address: str = Field("hello@example.com", description="the address in From")

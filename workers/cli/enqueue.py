@@ -1,0 +1,166 @@
+"""`dripfleet enqueue`: people enter a sequence, everybody or those of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import typer
+
+from workers.cli.context import connected
+from workers.cli.render import emit, number, plain, progress, say
+from workers.cli.subscribers import beside, opened, position, tell_rejects
+
+if TYPE_CHECKING:
+    from models.session import Database
+    from tasks.audience.rejects import Rejects
+    from tasks.sequence.enroll import Tally
+
+LONGEST_LINE = 4096
+UNKNOWN = "no subscriber has this address"
+
+
+def register(app: typer.Typer) -> None:
+    """Add `dripfleet enqueue`."""
+    app.command(
+        epilog="Examples:  dripfleet enqueue thank-you --all --dry-run  ·"
+        "  dripfleet enqueue thank-you --all  ·"
+        "  dripfleet enqueue win-back --emails people.txt",
+    )(enqueue)
+
+
+def enqueue(
+    sequence: str = typer.Argument(help="Key of a published sequence."),
+    emails: str | None = typer.Option(
+        None, help="A file with one address a line (# begins a comment), or - for stdin."
+    ),
+    everybody: bool = typer.Option(False, "--all", help="Every subscriber."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would happen, write nothing."),
+    rejects: Path | None = typer.Option(
+        None, help="Where lines that nobody entered by go; by default FILE.rejects.csv."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Summary as JSON."),
+) -> None:
+    """Bring people into a sequence, each once, and say how many did not come in and why.
+
+    Who is in it, or was, is left alone, so the same command can be run again, also after Ctrl-C.
+    Stopped and suppressed subscribers do not enter, and nobody enters a paused sequence.
+    """
+    if everybody == (emails is not None):
+        raise typer.BadParameter("expected either --emails FILE or --all")
+    from tasks.sequence.enroll import Tally, enroll_all, require_open
+
+    so_far = Tally()
+    extra: dict[str, int] = {}
+    with connected() as services, progress("counting" if dry_run else "enrolling") as bar:
+        with services.database.snapshot() as connection:
+            require_open(connection, sequence)
+        try:
+            if emails is None:
+
+                def on_batch(tally: Tally, done: int, total: int) -> None:
+                    nonlocal so_far
+                    so_far = tally
+                    bar.show(done, total, f"{number(tally.looked_at)} looked at")
+
+                so_far = enroll_all(services.database, sequence, dry_run=dry_run, on_batch=on_batch)
+            else:
+                with opened(emails) as (source, _):
+                    where = None if dry_run else rejects or beside(emails)
+                    listed = _List(services.database, sequence, source, where, dry_run)
+                    try:
+                        for tally in listed.enroll():
+                            so_far = tally
+                            bar.show(*position(source), f"{number(tally.looked_at)} looked at")
+                    finally:
+                        listed.rejects.close()
+                extra = {"invalid_lines": listed.invalid, "repeated": listed.repeated}
+        except KeyboardInterrupt:
+            say(f"stopped after {number(so_far.enrolled)} entries; run it again to go on")
+            raise
+    if emails is not None:
+        tell_rejects(listed.rejects.reasons, listed.rejects.first, listed.rejects.path)
+    data = {k: v for k, v in plain(so_far).items() if k != "unknown_at"} | extra
+    title = "what would happen" if dry_run else None
+    emit({"sequence": sequence, **data, "dry_run": dry_run}, title=title, as_json=as_json)
+
+
+class _List:
+    """A file of addresses on its way into a sequence, batch by batch."""
+
+    def __init__(
+        self,
+        database: Database,
+        key: str,
+        source: BinaryIO,
+        rejects_path: Path | None,
+        dry_run: bool,
+    ) -> None:
+        from tasks.audience.rejects import Rejects
+        from tasks.audience.seen import Seen
+
+        self.rejects: Rejects = Rejects(rejects_path)
+        self.invalid = 0
+        self.repeated = 0
+        self._database = database
+        self._key = key
+        self._source = source
+        self._dry_run = dry_run
+        self._seen = Seen()
+
+    def enroll(self) -> Iterator[Tally]:
+        """Enroll everybody in it; yields the tally so far, after each batch."""
+        from tasks.audience.settings import load
+        from tasks.audience.store import check_secret
+        from tasks.sequence.enroll import BATCH, Tally, enroll_identities
+
+        secret = load().key
+        with self._database.snapshot() as connection:
+            # Under another secret all of them would be unknown, which is not what is wrong.
+            check_secret(connection, secret)
+        tally = Tally()
+        batch: list[tuple[bytes, int, str]] = []
+
+        def flush() -> Tally:
+            one = enroll_identities(
+                self._database, self._key, [each[0] for each in batch], dry_run=self._dry_run
+            )
+            for at in one.unknown_at:
+                self.rejects.add(batch[at][1], UNKNOWN, batch[at][2])
+            batch.clear()
+            return tally.plus(one)
+
+        for identity, line, raw in self._identities(secret):
+            batch.append((identity, line, raw))
+            if len(batch) == BATCH:
+                tally = flush()
+                yield tally
+        if batch:
+            tally = flush()
+        yield tally
+
+    def _identities(self, secret: bytes) -> Iterator[tuple[bytes, int, str]]:
+        from tasks.audience.address import RefusedAddress, address_hmac, parse
+
+        line = 0
+        for raw in iter(lambda: self._source.readline(LONGEST_LINE), b""):
+            line += 1
+            while len(raw) == LONGEST_LINE and not raw.endswith(b"\n"):
+                # No address is that long: the rest of it is walked over in little memory.
+                rest = self._source.readline(LONGEST_LINE)
+                if len(rest) < LONGEST_LINE or rest.endswith(b"\n"):
+                    break
+            text = raw.decode("utf-8-sig" if line == 1 else "utf-8", "replace").strip()
+            if not text or text.startswith("#"):
+                continue
+            try:
+                identity = address_hmac(secret, parse(text))
+            except RefusedAddress as fault:
+                self.invalid += 1
+                self.rejects.add(line, str(fault), text[:320])
+                continue
+            if self._seen.add(identity):
+                self.repeated += 1
+                continue
+            yield identity, line, text

@@ -1,0 +1,203 @@
+"""Whether sequence files and their templates can be published: read, looked up, and tried on people.
+
+Templates are rendered in a confined child, so that one that explodes takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from schedules.findings import DefinitionError, Finding
+from schedules.loader import Loaded, read, reads
+from tasks.errors import Permanent
+from tasks.send.confine import Exploded, render_confined
+from tasks.send.content import Facts, Sender, compose, unsubscribe_url
+from tasks.send.render import Bundle, Rendered, bundle_from_folder
+from tasks.send.settings import SendSettings
+from tasks.sequence.publish import MADE_UP, Sample, template_names
+from tasks.sequence.validate import validate
+
+_FACTS = Facts(
+    "<sample@example.com>",
+    "sample@example.com",
+    dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    b"sample",
+    "k1.sample",
+)
+_UNDEFINED = re.compile(r": '(\w+)' is not defined;")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A file that may be published."""
+
+    path: str
+    source: str
+    loaded: Loaded
+    bundles: dict[str, Bundle]
+
+
+@dataclass(slots=True)
+class Proof:
+    """What was found: nothing may be published while `findings` has one; `warnings` are sentences."""
+
+    prepared: list[Prepared] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def require(self) -> list[Prepared]:
+        """The files, all of them sound.
+
+        Raises:
+            DefinitionError: with every finding in every file.
+        """
+        if self.findings:
+            raise DefinitionError(self.findings)
+        return self.prepared
+
+
+def installed_templates() -> Path:
+    """The `templates` folder that this installation ships."""
+    import templates
+
+    return Path(str(templates.__file__)).parent
+
+
+def prove(
+    paths: Sequence[str],
+    root: Path,
+    *,
+    topics: set[str] | None = None,
+    samples: Sequence[Sample] = (),
+) -> Proof:
+    """Read every file, look up what it names, and render its templates.
+
+    Args:
+        paths: sequence files.
+        root: the folder of templates.
+        topics: those that exist; None takes every topic for one that does.
+        samples: whom to render for; empty: made-up subscribers.
+
+    Raises:
+        Transient: no child could be started to render in.
+    """
+    proof = Proof()
+    kitchen = _Kitchen(root, list(samples) or list(MADE_UP))
+    by_key: dict[str, str] = {}
+    for path in paths:
+        try:
+            read(path)
+            source = Path(path).read_text("utf-8-sig")
+            loaded = reads(source, path)
+        except DefinitionError as error:
+            proof.findings += error.findings
+            continue
+        sequence = loaded.sequence
+        if sequence.key in by_key:
+            other = by_key[sequence.key]
+            message = f"key {sequence.key!r} is that of {other} too; give one of them another"
+            proof.findings.append(loaded.located.finding(("key",), message))
+            continue
+        by_key[sequence.key] = path
+        found = validate(
+            sequence,
+            loaded.located,
+            template_exists=kitchen.exists,
+            topic_exists=lambda key: topics is None or key in topics,
+        )
+        for name in template_names(sequence):
+            if kitchen.exists(name) and (fault := kitchen.fault(name)) is not None:
+                found.append(_finding(loaded, name, fault))
+        proof.findings += found
+        if not found:
+            bundles = {name: kitchen.bundles[name] for name in template_names(sequence)}
+            proof.prepared.append(Prepared(path, source, loaded, bundles))
+    proof.warnings = kitchen.warnings
+    return proof
+
+
+def _finding(loaded: Loaded, name: str, fault: str) -> Finding:
+    for index, step in enumerate(loaded.sequence.steps):
+        if getattr(step, "template", None) == name:
+            message = f"template {name!r} of step {step.id!r} cannot be sent: {fault}"
+            return loaded.located.finding(("steps", index, "send", "template"), message)
+    raise ValueError(f"{name!r} is no template of {loaded.sequence.key!r}")
+
+
+class _Kitchen:
+    """Renders each template once, for every sample, however many files send it."""
+
+    def __init__(self, root: Path, samples: list[Sample]) -> None:
+        self.root = root
+        self.bundles: dict[str, Bundle] = {}
+        self.warnings: list[str] = []
+        self._samples = samples
+        self._sender = _sender()
+        self._faults: dict[str, str | None] = {}
+
+    def exists(self, name: str) -> bool:
+        return ".." not in name.split("/") and (self.root / name).is_dir()
+
+    def fault(self, name: str) -> str | None:
+        """Why nobody could be sent this mail; None: at least somebody can."""
+        if name not in self._faults:
+            try:
+                bundle = self.bundles[name] = bundle_from_folder(self.root, name)
+                self._faults[name] = self._try(bundle)
+            except Permanent as error:
+                self._faults[name] = str(error)
+        return self._faults[name]
+
+    def _try(self, bundle: Bundle) -> str | None:
+        unsubscribe = {"mailto": unsubscribe_url(self._sender, _FACTS.unsubscribe_token)}
+        sender = {"name": self._sender.name, "postal_address": self._sender.postal_address}
+        rows = [
+            {"subscriber": sample.variables, "sender": sender, "unsubscribe": unsubscribe}
+            for sample in self._samples
+        ]
+        strict: list[tuple[Sample, str]] = []
+        for sample, result in zip(self._samples, render_confined(bundle, rows), strict=True):
+            if isinstance(result, Rendered):
+                try:
+                    compose(result, message=_FACTS, sender=self._sender)
+                    continue
+                except Permanent as error:
+                    reason = f"{bundle.name}: {error}"
+            else:
+                reason = result.reason
+            if isinstance(result, Exploded):
+                # A limit has no line; the mail it happened in is known.
+                reason = f"{bundle.name}: {reason}" if bundle.name not in reason else reason
+            elif _is_strict(bundle, reason):
+                strict.append((sample, reason))
+                continue
+            return f"{reason} (rendered for {sample.case})"
+        # An attribute that no real subscriber has is misspelled; a made-up one proves nothing.
+        if len(strict) == len(self._samples) and strict[0][0].real:
+            return f"{strict[0][1]} (none of {len(strict)} sample subscribers has it)"
+        if strict:
+            cases = ", ".join(sample.case for sample, _ in strict)
+            self.warnings.append(f"{strict[0][1]}: it would not reach {cases}")
+        return None
+
+
+def _is_strict(bundle: Bundle, reason: str) -> bool:
+    """Whether it is an attribute that was missing, which other subscribers may have."""
+    found = _UNDEFINED.search(reason)
+    if found is None:
+        return False
+    # The one thing that is not the same for all: whatever else is undefined is so for everybody.
+    written = re.compile(rf"attributes\s*(\.\s*{found[1]}\b|\[\s*(['\"]){found[1]}\2\s*\])")
+    return any(written.search(source) for source in bundle.parts.values())
+
+
+def _sender() -> Sender:
+    """Who mails come from, as the settings say; relay and token are not needed to try a template."""
+    unused = SecretStr("smtp://unused")
+    return SendSettings(smtp_url=unused, secret_token=unused).sender

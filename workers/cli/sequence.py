@@ -1,0 +1,266 @@
+"""`dripfleet sequence`: check, publish, look at, pause and resume; and `dripfleet enqueue`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from workers.cli import enqueue
+from workers.cli.context import connected
+from workers.cli.render import ExitCode, emit, number, plain, progress, say
+
+if TYPE_CHECKING:
+    from models.session import Database
+    from tasks.sequence.catalog import Shown
+    from workers.cli.proof import Proof
+
+sequence = typer.Typer(no_args_is_help=True, help="Check, publish, look at and pause sequences.")
+
+FILES = typer.Argument(help="Sequence files, such as schedules/sequences/*.yaml.")
+TEMPLATES = typer.Option(
+    None,
+    "--templates",
+    envvar="DRIPFLEET_TEMPLATES",
+    help="The folder of templates; by default the one that is installed.",
+)
+AS_JSON = typer.Option(False, "--json", help="JSON on a terminal too.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `dripfleet sequence` and `dripfleet enqueue`."""
+    app.add_typer(sequence, name="sequence")
+    enqueue.register(app)
+
+
+@sequence.command(
+    epilog="Examples:  dripfleet sequence validate schedules/sequences/*.yaml  ·"
+    "  dripfleet sequence validate new.yaml --templates ./templates --offline",
+)
+def validate(
+    files: list[str] = FILES,
+    templates: Path | None = TEMPLATES,
+    offline: bool = typer.Option(
+        False, "--offline", help="Ask no database: topics are not looked up, samples are made up."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Find everything that is wrong with sequence files and their templates; exit 3 if anything is.
+
+    Templates are rendered, in a confined process, for up to five real subscribers, or for three
+    made-up ones where there are none. No server is started for it.
+    """
+    if offline or not _database_stands():
+        if not offline:
+            say("no database runs: topics are not looked up, and sample subscribers are made up")
+        proof = _prove(None, files, templates)
+    else:
+        with connected() as services:
+            proof = _prove(services.database, files, templates)
+    _tell(proof)
+    if as_json or not sys.stdout.isatty():
+        emit({"findings": proof.findings, "warnings": proof.warnings}, as_json=True)
+    if proof.findings:
+        raise typer.Exit(ExitCode.FINDINGS)
+    say(f"{number(len(files))} file{'s are' if len(files) > 1 else ' is'} sound")
+
+
+@sequence.command(
+    epilog="Examples:  dripfleet sequence apply schedules/sequences/*.yaml --create-topics  ·"
+    "  dripfleet sequence apply winback.yaml --templates ./templates",
+)
+def apply(
+    files: list[str] = FILES,
+    create_topics: bool = typer.Option(
+        False, "--create-topics", help="Make the topics that do not exist yet."
+    ),
+    templates: Path | None = TEMPLATES,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Publish sequence files and their templates; nothing is, while one of them has a fault.
+
+    What did not change makes no new version. A new version holds for those who enter from now on;
+    those under way keep the version they entered with, and mails not yet begun take the newest
+    template.
+    """
+    from tasks.audience.store import ensure_topic
+    from tasks.sequence.publish import publish
+
+    with connected() as services:
+        proof = _prove(services.database, files, templates, create_topics=create_topics)
+        _tell(proof, findings=False)
+        published = []
+        for file in proof.require():
+            topic = file.loaded.sequence.topic
+            with services.database.transaction() as connection:
+                if create_topics and topic and ensure_topic(connection, topic):
+                    say(f"made the topic {topic!r}; subscribers opt in to it by import")
+                done = publish(connection, file.loaded, file.source, file.bundles)
+            published.append(done)
+            news = f"version {done.version}" + (" is new" if done.changed else ", unchanged")
+            if done.templates:
+                news += f"; new sources for {', '.join(done.templates)}"
+            say(f"{done.key}: {news}")
+    if as_json or not sys.stdout.isatty():
+        emit(published, as_json=True)
+
+
+@sequence.command("list", epilog="Examples:  dripfleet sequence list  ·  … list --json")
+def list_(as_json: bool = AS_JSON) -> None:
+    """List the published sequences: who is in them, and what was sent."""
+    from tasks.sequence.catalog import listed
+
+    with connected() as services, services.database.snapshot() as connection:
+        found = listed(connection)
+    if not found:
+        say("no sequence is published; `dripfleet sequence apply FILE` publishes one")
+    rows = []
+    for row in plain(found):
+        row["class"] = row.pop("class_")
+        rows.append(row)
+    columns = ("key", "class", "version", "active", "ended", "sent", "failed", "not_sent")
+    if any(row["paused_at"] for row in rows):
+        columns += ("paused_at", "pause_reason")
+    emit(rows, columns=columns, as_json=as_json)
+
+
+@sequence.command(epilog="Examples:  dripfleet sequence show thank-you  ·  … show thank-you --json")
+def show(key: str = typer.Argument(help="Of the sequence."), as_json: bool = AS_JSON) -> None:
+    """Show a sequence: its steps, who stands where, and what became of the mails of each."""
+    from tasks.sequence.catalog import shown
+
+    with connected() as services, services.database.snapshot() as connection:
+        found = shown(connection, key)
+    if as_json or not sys.stdout.isatty():
+        emit(found, as_json=True)
+        return
+    _draw(found)
+
+
+@sequence.command(
+    epilog="Examples:  dripfleet sequence pause win-back --reason 'wrong price in the offer'",
+)
+def pause(
+    key: str = typer.Argument(help="Of the sequence."),
+    reason: str = typer.Option(help="Why, for those who ask later; `explain` shows it."),
+) -> None:
+    """Hold a sequence: nobody enters, nothing is sent, nobody leaves for it; `resume` goes on."""
+    from tasks.moves import pause as moves
+    from tasks.sequence.catalog import require
+
+    if not reason.strip():
+        raise typer.BadParameter("expected a few words that say why", param_hint="--reason")
+    with connected() as services:
+        with services.database.transaction() as connection:
+            require(connection, key)
+            new = moves.pause(connection, key, reason.strip())
+        if not new:
+            say(f"sequence {key!r} was paused already; its reason stays")
+        parked = _until_done(services.database, moves.park, "holding what is due")
+    held = f"; {number(parked)} messages that were due are held" if parked else ""
+    if new:
+        say(f"paused {key!r}{held}; mails already at the relay cannot be called back")
+
+
+@sequence.command(epilog="Examples:  dripfleet sequence resume win-back")
+def resume(key: str = typer.Argument(help="Of the sequence.")) -> None:
+    """Let a paused sequence go on; what was held is due at the time it was."""
+    from tasks.moves import pause as moves
+    from tasks.sequence.catalog import require
+
+    with connected() as services:
+        with services.database.transaction() as connection:
+            paused = require(connection, key)
+            moves.resume(connection, key)
+        woken = _until_done(services.database, moves.wake, "waking what was held")
+    if not paused:
+        say(f"sequence {key!r} was not paused")
+    else:
+        say(f"resumed {key!r}; {number(woken)} enrollments and messages were woken")
+
+
+def _until_done(database: Database, move: object, what: str) -> int:
+    """Repeat a move that takes up to 5 000 rows, a transaction each, until there are none."""
+    total = 0
+    with progress(what) as bar:
+        while True:
+            with database.transaction() as connection:
+                moved: int = move(connection)  # type: ignore[operator]
+            total += moved
+            bar.show(total, None, number(total))
+            if not moved:
+                return total
+
+
+def _prove(
+    database: Database | None,
+    files: list[str],
+    templates: Path | None,
+    create_topics: bool = False,
+) -> Proof:
+    from tasks.sequence.publish import sample_subscribers, topic_keys
+    from workers.cli.proof import installed_templates, prove
+
+    root = templates or installed_templates()
+    if not root.is_dir():
+        raise typer.BadParameter(f"{root} is no folder; expected the one of the templates")
+    if database is None:
+        return prove(files, root)
+    with database.snapshot() as connection:
+        topics = None if create_topics else topic_keys(connection)
+        samples = sample_subscribers(connection)
+    return prove(files, root, topics=topics, samples=samples)
+
+
+def _tell(proof: Proof, findings: bool = True) -> None:
+    for warning in proof.warnings:
+        say(f"warning: {warning}", style="yellow")
+    for finding in sorted(proof.findings) if findings else ():
+        say(str(finding), style="red")
+
+
+def _database_stands() -> bool:
+    """Whether there is a database to ask, without starting one."""
+    if os.environ.get("DRIPFLEET_DATABASE_URL", "").strip():
+        return True
+    root = Path(os.environ.get("DRIPFLEET_HOME") or "var")
+    if not (root / "run").is_dir():
+        return False
+    from workers.embedded.home import Home
+
+    with Home(root) as home:
+        return home.running("postgres") is not None
+
+
+def _draw(found: Shown) -> None:
+    """The steps as a list on stdout: what they do, who is there, what came of them."""
+    head = found.sequence
+    state = f"paused since {head.paused_at:%Y-%m-%d %H:%M %Z} ({head.pause_reason})"
+    lines = [
+        f"{head.key}  version {head.version} of {found.published_at:%Y-%m-%d %H:%M %Z}",
+        f"  {head.title}",
+        f"  {head.class_}" + (f", topic {head.topic}" if head.topic else ""),
+        f"  {state if head.paused_at else 'running'}; {number(head.active)} under way,"
+        f" {number(head.ended)} ended",
+        "",
+    ]
+    if found.not_begun:
+        lines.append(f"  ·  (not begun)  {number(found.not_begun)} people")
+    width = max(len(step.id) for step in found.steps)
+    for place, step in enumerate(found.steps):
+        people = [f"{number(step.waiting)} waiting"] if step.waiting else []
+        people += [f"{number(step.in_flight)} with a mail under way"] if step.in_flight else []
+        people += [f"{number(n)} {state}" for state, n in step.outcomes.items()]
+        told = f"  — {', '.join(people)}" if people else ""
+        lines.append(f"  {place + 1}  {step.id:<{width}}  {step.what}{told}")
+        follows = found.steps[place + 1].id if place + 1 < len(found.steps) else None
+        if step.next is not None and step.next != follows:
+            lines.append(f"     {'':<{width}}  then {step.next}")
+    for step_id, n in found.elsewhere.items():
+        lines.append(f"  ?  {step_id}  a step of an earlier version — {number(n)} people")
+    if found.older:
+        lines.append(f"  {number(found.older)} people go by an earlier version")
+    typer.echo("\n".join(lines))
