@@ -18,7 +18,9 @@ def _guard(house: Path) -> None:
         try:
             found = getattr(import_module(name), "__file__", None)
         except ImportError as fault:
-            raise SystemExit(f"The package `{name}` of dripfleet cannot be imported: {fault}.") from None
+            raise SystemExit(
+                f"The package `{name}` of dripfleet cannot be imported: {fault}."
+            ) from None
         if found is None or Path(found).resolve().parent.parent != house:
             place = Path(found).parent if found else "a folder without __init__.py"
             raise SystemExit(

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     app: Celery
 
 
-def build(
-    pool: str | None, redis: RedisSettings, fleet: FleetSettings | None = None
-) -> Celery:
+def build(pool: str | None, redis: RedisSettings, fleet: FleetSettings | None = None) -> Celery:
     """The app of one process.
 
     Args:
@@ -52,6 +50,7 @@ def build(
         event_serializer="json",
         # The rows in Postgres are the result.
         result_backend=None,
+        result_expires=None,  # else beat adds a cleanup tick of its own
         task_ignore_result=True,
         # A killed child gives its message back instead of losing it.
         task_acks_late=True,
@@ -72,7 +71,6 @@ def build(
         timezone="UTC",
         imports=chosen.imports if chosen else (),
         beat_schedule=ticks(fleet) if fleet is not None else {},
-        beat_scheduler="workers.beat:Ticks",
     )
     if url.startswith("rediss://") and "ssl_cert_reqs" not in url:
         made.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}

@@ -14,7 +14,8 @@ from tasks.errors import Misconfigured
 from tasks.names import POOLS, PoolName
 
 CANARY = "tasks.canary.entry"
-DELIVERY_SETTINGS = "tasks.moves.settings:DeliverySettings"
+DURATIONS = "tasks.moves.settings:DeliverySettings"
+IDENTITY = "tasks.moves.settings:IdentitySettings"
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,14 @@ class Pool:
 # More threads than scan and dispatch need at once: a scan that takes long must not keep the
 # dispatcher waiting behind the ticks that pile up after it.
 _ALL = (
-    Pool("sequence", "threads", 4, ("tasks.sequence.entry", CANARY), settings=(DELIVERY_SETTINGS,)),
+    Pool("sequence", "threads", 4, ("tasks.sequence.entry", CANARY), settings=(DURATIONS, IDENTITY)),
     # Several doorbells are answered side by side, so that the one delivery loop never runs dry.
     Pool(
         "send",
         "threads",
         4,
         ("tasks.send.entry", CANARY),
-        settings=(DELIVERY_SETTINGS, "tasks.send.settings:SendSettings"),
+        settings=(DURATIONS, "tasks.send.settings:SendSettings"),
     ),
     Pool("personalize", "threads", 4),
     Pool(
@@ -67,7 +68,7 @@ _ALL = (
     Pool(
         "quantum", "prefork", 1, soft_limit=1500, hard_limit=1800, extra="quantum", needs="cirq"
     ),
-    Pool("upkeep", "threads", 4, ("tasks.upkeep.entry", CANARY), settings=(DELIVERY_SETTINGS,)),
+    Pool("upkeep", "threads", 4, ("tasks.upkeep.entry", CANARY), settings=(DURATIONS,)),
 )  # fmt: skip
 
 BY_NAME: dict[str, Pool] = {pool.name: pool for pool in _ALL}

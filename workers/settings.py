@@ -51,8 +51,8 @@ class FleetSettings(BaseSettings):
     home: Path = Field(Path("var"), description="logs, secrets, journals, embedded data")
     log_level: str = Field("info", pattern="(?i)^(debug|info|warning|error)$")
     flower_port: int = Field(5555, ge=1, le=65535, description="or the next free one, of ten")
-    drain_timeout: float = Field(
-        60, gt=0, description="a stopping send worker waits so long for the replies it is owed"
+    drain_wait: float = Field(
+        630, gt=0, description="a stopping send worker waits so long for the replies it is owed"
     )
     scan_every: float = Field(1, gt=0, description="beat: the planner")
     dispatch_every: float = Field(1, gt=0, description="beat: the dispatcher")
@@ -79,7 +79,9 @@ class Panel:
             if isinstance(value := self._read[kind], DatabaseSettings):
                 faults += _database_faults(value)
         if faults:
-            many = f"{len(faults)} settings are wrong" if len(faults) > 1 else "One setting is wrong"
+            many = (
+                f"{len(faults)} settings are wrong" if len(faults) > 1 else "One setting is wrong"
+            )
             raise Misconfigured("\n  ".join([f"{many}:", *dict.fromkeys(faults)]))
 
     def __getitem__(self, kind: type[Settings]) -> Settings:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 from schedules.localtime import zones
 from tasks.audience.address import RefusedAddress, address_hmac, parse
 from tasks.audience.csvfile import Row
+
+Attribute: TypeAlias = str | int | float | bool
 
 FIELDS = ("email", "external_id", "first_name", "locale", "zone")
 TOPIC_PREFIX = "topic:"
@@ -17,7 +21,20 @@ ANSWERS = {
     "yes": True, "y": True, "true": True, "1": True,
     "no": False, "n": False, "false": False, "0": False,
 }  # fmt: skip
+TYPES: dict[str, tuple[Callable[[str], Attribute], str]] = {
+    "int": (int, "a whole number"),
+    "number": (lambda text: _finite(float(text)), "a number"),
+    "bool": (lambda text: ANSWERS[text.strip().lower()], "yes or no"),
+}
+"""What may stand behind the name of an attribute's column, as in `spent:number`; else it is text."""
 _LOCALE = re.compile(r"([a-z]{2,3})(?:-([a-z]{4}))?(?:-([a-z]{2}|[0-9]{3}))?")
+
+
+def _finite(number: float) -> float:
+    # JSON has no words for these, and neither has a template.
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 class BadRow(ValueError):
@@ -36,7 +53,7 @@ class Candidate:
     first_name: str | None
     locale: str | None
     zone: str | None
-    attributes: dict[str, str]
+    attributes: dict[str, Attribute]
     topics: dict[str, bool]
     again: bool = False
 
@@ -67,7 +84,7 @@ class Interpreter:
 
     Args:
         columns: the header. Known are those of `FIELDS` and `topic:KEY` with yes or no; every other
-            column becomes an attribute.
+            column becomes an attribute: text, or what one of `TYPES` behind its name says.
         secret: key of the identities.
 
     `unknown_zones` and `unknown_locales` count the values that were left out as unknown.
@@ -87,7 +104,7 @@ class Interpreter:
             if column.startswith(TOPIC_PREFIX)
         ]
         self._attributes = [
-            (index, column)
+            (index, *_typed(column))
             for column, index in at.items()
             if column not in FIELDS and not column.startswith(TOPIC_PREFIX)
         ]
@@ -129,12 +146,28 @@ class Interpreter:
             " ".join(first_name.split()) or None,
             tag or None,
             zone or None,
-            {name: fields[i] for i, name in self._attributes if fields[i]},
+            {
+                name: fields[i] if kind is None else self._value(name, kind, fields[i])
+                for i, name, kind in self._attributes
+                if fields[i]
+            },
             {key: self._answer(fields[i]) for i, key in self._topics if fields[i].strip()},
         )
+
+    def _value(self, name: str, kind: str, text: str) -> Attribute:
+        convert, expected = TYPES[kind]
+        try:
+            return convert(text)
+        except (ValueError, KeyError):
+            raise BadRow(f"column {name}:{kind} holds something that is not {expected}") from None
 
     def _answer(self, text: str) -> bool:
         answer = ANSWERS.get(text.strip().lower())
         if answer is None:
             raise BadRow("a topic column holds neither yes nor no")
         return answer
+
+
+def _typed(column: str) -> tuple[str, str | None]:
+    name, colon, kind = column.rpartition(":")
+    return (name, kind) if colon and name and kind in TYPES else (column, None)

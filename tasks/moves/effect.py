@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from base64 import b32encode
+
+from tasks.errors import Misconfigured
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
 def sequence_effect_key(
@@ -22,6 +28,13 @@ def rfc_message_id(secret: bytes, effect_key: bytes, domain: str) -> str:
     """`<32 base32 characters@domain>`: the first 160 bits of an HMAC-SHA256 of the key.
 
     Deterministic, not to be guessed without the secret, and telling nothing of the subscriber.
+
+    Raises:
+        Misconfigured: the domain, from the sender's address, is no host name.
     """
+    if not _DOMAIN.fullmatch(domain):
+        raise Misconfigured(
+            "the domain for Message-IDs is no host name; correct DRIPFLEET_SENDER_ADDRESS"
+        )
     mac = hmac.digest(secret, b"message-id\0" + effect_key, "sha256")
     return f"<{b32encode(mac[:20]).decode().lower()}@{domain}>"

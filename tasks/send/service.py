@@ -11,6 +11,7 @@ from tasks.errors import Misconfigured
 from tasks.moves.settings import DeliverySettings
 from tasks.send.journal import Journal, owner
 from tasks.send.loop import DeliveryLoop
+from tasks.send.prepare import Preparer
 from tasks.send.relay import Relay
 from tasks.send.replay import replay_all
 from tasks.send.settings import SendSettings
@@ -35,7 +36,7 @@ class Service:
         replayed = replay_all(database, settings.journal_dir, delivery)
         journal = Journal.create(settings.journal_dir, owner())
         self.loop = DeliveryLoop(database, found, settings, delivery, journal)
-        self.store = Store(database, self.loop, settings, delivery)
+        self.store = Store(database, self.loop, Preparer(database, settings), delivery)
         self.drain_wait = settings.drain_wait
         self.loop.start()
         log.info("send_service_started", owner=self.loop.owner, journals_replayed=replayed)

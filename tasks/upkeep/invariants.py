@@ -56,9 +56,12 @@ SELECT m.id, m.enrollment_id, m.subscriber_id,
     format('%s messages are step %s of %s, entry %s', d.n, d.step_id, d.sequence_key, d.entry_no)
 FROM (SELECT sequence_key, subscriber_id, entry_no, step_id, count(*) AS n
       FROM message WHERE sequence_key IS NOT NULL
-      GROUP BY 1, 2, 3, 4 HAVING count(*) > 1 AND count(DISTINCT effect_key) > 1) d
+      GROUP BY 1, 2, 3, 4 HAVING count(*) > 1) d
 JOIN message m ON m.subscriber_id = d.subscriber_id AND m.sequence_key = d.sequence_key
-    AND m.entry_no = d.entry_no AND m.step_id = d.step_id""",
+    AND m.entry_no = d.entry_no AND m.step_id = d.step_id
+WHERE EXISTS (SELECT 1 FROM message o
+    WHERE o.subscriber_id = d.subscriber_id AND o.sequence_key = d.sequence_key
+      AND o.entry_no = d.entry_no AND o.step_id = d.step_id AND o.effect_key <> m.effect_key)""",
     ),
     Invariant(
         "I2",
@@ -267,7 +270,7 @@ WHERE a.before <> a.content_sha256""",
         "I11",
         "No attempt is from the future: its message has reached that epoch.",
         "An attempt was made under a fencing token that was never given out, or its message is gone."
-        " If the database was restored from a dump, `dripfleet quarantine` first.",
+        " If this database was restored from an older dump, stop the send pool before anything else.",
         """
 SELECT a.message_id, m.enrollment_id, m.subscriber_id,
     CASE WHEN m.id IS NULL THEN format('attempt of epoch %s without a message', a.epoch)

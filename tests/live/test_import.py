@@ -278,3 +278,16 @@ def test_nobody_by_that_name_is_one_sentence(
     assert main(["subscribers", "show", "nobody@example.com"]) == ExitCode.FAULT
     err = capsys.readouterr().err
     assert "nobody@example.com" in err and len(err.splitlines()) == 1
+
+
+def test_a_typed_column_becomes_a_number_or_a_reason(database: Database, tmp_path: Path) -> None:
+    file = "email,spent:number,orders:int\na@example.com,12.50,3\nb@example.com,nan,3\n"
+    rejects = tmp_path / "rejects.csv"
+    refused = Rejects(rejects)
+    tally = bring(database, file, rejects=refused)
+    refused.close()
+    assert (tally.new, tally.rejected) == (1, 1)
+    with database.transaction() as connection:
+        attributes = connection.execute(text("SELECT attributes FROM subscriber")).scalar_one()
+    assert attributes == {"spent": 12.5, "orders": 3}
+    assert "column spent:number holds something that is not a number" in rejects.read_text()

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import Permanent
+from tasks.errors import Misconfigured, Permanent
+from tasks.moves.effect import rfc_message_id
 from tasks.send.content import (
     HEADERS,
     Content,
@@ -23,12 +24,10 @@ from tasks.send.content import (
     boundary_of,
     check,
     compose,
-    read_unsubscribe_token,
-    rfc_message_id,
-    unsubscribe_token,
     unsubscribe_url,
 )
 from tasks.send.render import Rendered
+from tasks.send.tokens import read_unsubscribe_token, unsubscribe_token
 
 SECRET = b"s" * 32
 KEY = sha256(b"effect").digest()
@@ -145,7 +144,7 @@ def test_subject_text_and_html_come_back_from_a_parser_as_they_were(
 @given(name=SUBJECTS)
 @settings(max_examples=200, deadline=None)
 def test_a_sender_of_any_name_comes_back_as_it_was(name: str) -> None:
-    assume(name.strip() == name and name)
+    assume(name.strip() == name and 0 < len(name) <= 200)
     sender = replace(SENDER, name=name)
     octets = compose(Rendered("s", "t", None), message=FACTS, sender=sender).octets
     (address,) = parsed(octets)["From"].addresses
@@ -300,6 +299,12 @@ def test_no_header_is_ever_injected(
     assert_lawful(octets)
 
 
+def test_a_sender_without_a_sensible_name_is_refused() -> None:
+    for name, said in (("", "name is empty"), ("a" * 201, "over 200 characters")):
+        with pytest.raises(Permanent, match=said):
+            compose(Rendered("s", "t", None), message=FACTS, sender=replace(SENDER, name=name))
+
+
 @pytest.mark.parametrize("part", ["subject", "text", "html"])
 def test_half_a_character_is_one_clear_sentence(part: str) -> None:
     with pytest.raises(Permanent, match="lone surrogate"):
@@ -366,7 +371,7 @@ def test_the_message_id_is_deterministic_and_tells_key_and_secret_apart() -> Non
     assert made == rfc_message_id(SECRET, KEY, "mail.example.com")
     assert made != rfc_message_id(SECRET, KEY + b"x", "mail.example.com")
     assert made != rfc_message_id(b"t" * 32, KEY, "mail.example.com")
-    with pytest.raises(Permanent, match="not a host name"):
+    with pytest.raises(Misconfigured, match="no host name"):
         rfc_message_id(SECRET, KEY, "example.com>\r\nBcc: x")
 
 

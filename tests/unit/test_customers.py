@@ -74,5 +74,5 @@ def test_both_files_are_csv_and_the_shift_moves_the_last_purchase() -> None:
         )
         assert days == dt.timedelta(days=10)
     events = list(csv.DictReader(io.TextIOWrapper(events_csv(3), "utf-8", newline="")))
-    assert len(events) == sum(int(row["purchases"]) for row in rows)
+    assert len(events) == sum(int(row["purchases:int"]) for row in rows)
     assert len({event["source_id"] for event in events}) == len(events)

@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = ("subscribers", "events")
+COMMANDS = ("fleet", "subscribers", "events")
 """Modules of this package whose `register(app)` adds their commands, in the order of `--help`."""
 
 for _name in COMMANDS:

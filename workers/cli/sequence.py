@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from workers.cli.context import connected
 from workers.cli.render import ExitCode, emit, number, plain, progress, say
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from models.session import Database
     from tasks.sequence.catalog import Shown
     from workers.cli.proof import Proof
@@ -121,9 +124,9 @@ def list_(as_json: bool = AS_JSON) -> None:
     for row in plain(found):
         row["class"] = row.pop("class_")
         rows.append(row)
-    columns = ("key", "class", "version", "active", "ended", "sent", "failed", "not_sent")
+    columns = ["key", "class", "version", "active", "ended", "sent", "failed", "not_sent"]
     if any(row["paused_at"] for row in rows):
-        columns += ("paused_at", "pause_reason")
+        columns += ["paused_at", "pause_reason"]
     emit(rows, columns=columns, as_json=as_json)
 
 
@@ -182,13 +185,13 @@ def resume(key: str = typer.Argument(help="Of the sequence.")) -> None:
         say(f"resumed {key!r}; {number(woken)} enrollments and messages were woken")
 
 
-def _until_done(database: Database, move: object, what: str) -> int:
+def _until_done(database: Database, move: Callable[[Connection], int], what: str) -> int:
     """Repeat a move that takes up to 5 000 rows, a transaction each, until there are none."""
     total = 0
     with progress(what) as bar:
         while True:
             with database.transaction() as connection:
-                moved: int = move(connection)  # type: ignore[operator]
+                moved = move(connection)
             total += moved
             bar.show(total, None, number(total))
             if not moved:

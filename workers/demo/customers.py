@@ -121,7 +121,7 @@ def subscribers_csv(count: int | None = None, shift: dt.timedelta = dt.timedelta
     """
     header = (
         "email", "external_id", "first_name", "locale", "zone", f"topic:{TOPIC}",
-        "purchases", "spent", "last_purchase",
+        "purchases:int", "spent:number", "last_purchase",
     )  # fmt: skip
     return _csv(
         header,

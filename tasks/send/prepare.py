@@ -1,0 +1,194 @@
+"""From a claimed row to a mail ready for the wire: render, compose, compare with what was frozen.
+
+What cannot become a mail is a value too: the store makes the move that it asks for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from email.utils import parseaddr
+from typing import Any, TypeAlias
+
+from sqlalchemy import text
+
+from models.session import Database
+from tasks.errors import Misconfigured, Permanent
+from tasks.moves.claim import Claimed
+from tasks.send.confine import Exploded, render_confined
+from tasks.send.content import Facts, Sender, compose, unsubscribe_url
+from tasks.send.envelope import Envelope, wire_body
+from tasks.send.mail import Mail, Ticket
+from tasks.send.render import Bundle, Rendered, compiled
+from tasks.send.settings import SendSettings
+from tasks.send.tokens import unsubscribe_token
+
+TOKEN_KEY = "k1"
+
+STREAM = text("SELECT relay, sender, doubt_policy FROM stream WHERE key = :key")
+TEMPLATE = text("SELECT name, parts FROM template_source WHERE sha256 = :sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A stream as a doorbell finds it."""
+
+    key: str
+    relay: str
+    sender: Sender
+    may_resend: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unsendable:
+    """It cannot be rendered or composed: the row fails. `why` holds no value of a variable."""
+
+    row: Claimed
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dangerous:
+    """Its render took the child down: the row goes back, a crash the richer."""
+
+    row: Claimed
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A copy may be out, and this mail would differ from it: the row stays in doubt, held."""
+
+    row: Claimed
+
+
+Prepared: TypeAlias = Mail | Unsendable | Dangerous | Changed
+
+
+class Preparer:
+    """Renders and composes for one process; called from many threads."""
+
+    def __init__(self, database: Database, settings: SendSettings) -> None:
+        self._database = database
+        self._settings = settings
+        self._secret = settings.secret_token.get_secret_value().encode()
+        self._bundles: dict[bytes, Bundle] = {}
+
+    def stream(self, key: str) -> Stream:
+        """Read a stream, and who it writes as.
+
+        Raises:
+            Misconfigured: there is none of that name.
+        """
+        with self._database.transaction() as connection:
+            row = connection.execute(STREAM, {"key": key}).one_or_none()
+        if row is None:
+            raise Misconfigured(f"no stream {key!r}; the table `stream` holds those there are")
+        sender = self._settings.sender
+        if row.sender:
+            name, address = parseaddr(row.sender)
+            sender = Sender(
+                name or sender.name, address, sender.postal_address, sender.unsubscribe_mailto
+            )
+        return Stream(key, row.relay, sender, row.doubt_policy == "resend")
+
+    def mails(self, stream: Stream, rows: Sequence[Claimed], ticket: Ticket) -> Iterator[Prepared]:
+        """Prepare each row; those that a crash is held against come last, and in a child."""
+        suspects: dict[bytes | None, list[Claimed]] = defaultdict(list)
+        for row in rows:
+            if row.crashes and row.body is None:
+                suspects[row.template_version].append(row)
+            else:
+                yield self._mail(stream, row, ticket, None)
+        for version, group in suspects.items():
+            yield from self._confined(stream, version, group, ticket)
+
+    def variables(self, stream: Stream, message_id: int, frozen: dict[str, Any]) -> dict[str, Any]:
+        """What the templates of a message see."""
+        return {
+            "subscriber": frozen,
+            "sender": {
+                "name": stream.sender.name,
+                "postal_address": stream.sender.postal_address,
+            },
+            "unsubscribe": {
+                "mailto": unsubscribe_url(stream.sender, self._token(message_id)),
+            },
+        }
+
+    def bundle(self, version: bytes | None) -> Bundle:
+        """The sources of a template by hash.
+
+        Raises:
+            Permanent: there are none.
+        """
+        if version is None:
+            raise Permanent("no template of that name is published; apply its sequence again")
+        bundle = self._bundles.get(version)
+        if bundle is None:
+            with self._database.transaction() as connection:
+                row = connection.execute(TEMPLATE, {"sha256": version}).one_or_none()
+            if row is None:
+                raise Permanent("the sources of its template are gone; apply its sequence again")
+            bundle = self._bundles[version] = Bundle(row.name, row.parts)
+        return bundle
+
+    def _confined(
+        self, stream: Stream, version: bytes | None, rows: list[Claimed], ticket: Ticket
+    ) -> Iterator[Prepared]:
+        try:
+            bundle = self.bundle(version)
+        except Permanent as fault:
+            yield from (Unsendable(row, str(fault)) for row in rows)
+            return
+        wanted = [self.variables(stream, row.id, row.variables) for row in rows]
+        for row, result in zip(rows, render_confined(bundle, wanted), strict=True):
+            if isinstance(result, Rendered):
+                yield self._mail(stream, row, ticket, result)
+            elif isinstance(result, Exploded):
+                yield Dangerous(row, result.reason)
+            else:
+                yield Unsendable(row, result.reason)
+
+    def _mail(
+        self, stream: Stream, row: Claimed, ticket: Ticket, rendered: Rendered | None
+    ) -> Prepared:
+        try:
+            if row.body is not None and row.content_sha256 is not None:
+                octets, sha256 = row.body, row.content_sha256
+            else:
+                octets, sha256 = self._compose(stream, row, rendered)
+            if row.maybe_delivered and sha256 != row.content_sha256:
+                return Changed(row)
+            sender = self._settings.bounce_address or stream.sender.address
+            return Mail(
+                row.id,
+                row.epoch,
+                row.subscriber_id,
+                row.enrollment_id,
+                stream.key,
+                row.address,
+                sha256,
+                Envelope(sender, row.address),
+                wire_body(octets),
+                ticket,
+                octets if stream.may_resend and row.body is None else None,
+            )
+        except Permanent as fault:
+            return Unsendable(row, str(fault))
+
+    def _compose(
+        self, stream: Stream, row: Claimed, rendered: Rendered | None
+    ) -> tuple[bytes, bytes]:
+        if rendered is None:
+            mail = compiled(self.bundle(row.template_version))
+            rendered = mail.render(self.variables(stream, row.id, row.variables))
+        facts = Facts(
+            row.rfc_message_id, row.address, row.frozen_at, row.effect_key, self._token(row.id)
+        )
+        content = compose(rendered, message=facts, sender=stream.sender)
+        return content.octets, content.sha256
+
+    def _token(self, message_id: int) -> str:
+        return unsubscribe_token(self._secret, TOKEN_KEY, message_id)

@@ -1,0 +1,189 @@
+"""`dripfleet up`, its processes one by one, and what they stand on."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import typer
+
+from workers.cli.render import ExitCode, emit, say
+
+if TYPE_CHECKING:
+    from workers.supervisor import Fleet
+
+
+def register(app: typer.Typer) -> None:
+    """Add `up`, `worker`, `beat`, `flower`, `migrate`, `doctor`."""
+    app.command(epilog=_examples("up", "up --only send --only upkeep", "up --no-flower"))(up)
+    app.command(epilog=_examples("worker send", "worker churn --concurrency 1"))(worker)
+    app.command(epilog=_examples("beat"))(beat)
+    app.command(epilog=_examples("flower"))(flower)
+    app.command(epilog=_examples("migrate", "migrate --to base --yes"))(migrate)
+    app.command(epilog=_examples("doctor", "doctor --json"))(doctor)
+
+
+def up(
+    only: list[str] | None = typer.Option(
+        None, metavar="POOL", help="Only this pool's worker; may be given again. Default: all."
+    ),
+    beat: bool = typer.Option(True, help="Run beat here."),
+    flower: bool = typer.Option(True, help="Run Flower here."),
+) -> None:
+    """Run the whole fleet in the foreground, until Ctrl-C.
+
+    Servers that no DRIPFLEET_…_URL names are started in DRIPFLEET_HOME. What dies is started
+    again; Ctrl-C stops everything in order, a second one at once (nothing is lost by it).
+    """
+    from models.migrate import migrate as bring_to_head
+    from models.session import Database
+    from tasks.names import POOLS
+    from workers.embedded.stack import Stack
+    from workers.pools import pool_named
+    from workers.supervisor import Fleet
+
+    pools = [pool_named(name).name for name in dict.fromkeys(only or POOLS)]
+    with Stack(say=say) as stack:
+        database = Database(stack.database_url, name="dripfleet-migrate", size=1)
+        bring_to_head(database)
+        database.close()
+        _check(pools, stack.environment())
+        fleet = Fleet(stack, pools=pools, beat=beat, flower=flower, say=say)
+        with fleet.signals():
+            try:
+                fleet.start()
+                seconds = fleet.wait_ready()
+                if not fleet.stopping.is_set():
+                    say(f"the fleet answers, {len(fleet.pids())} processes, after {seconds:.1f} s")
+                    _tell_flower(fleet)
+                fleet.run()
+            finally:
+                say("stopping: beat, planner, delivery, the rest")
+                fleet.stop()
+
+
+def worker(
+    pool: str = typer.Argument(
+        help="sequence, send, personalize, churn, quantum or upkeep.", envvar="DRIPFLEET_POOL"
+    ),
+    name: str | None = typer.Option(None, help="POOL@HOST by default; unique in the fleet."),
+    concurrency: int | None = typer.Option(None, min=1, help="Tasks side by side."),
+) -> int:
+    """Run one worker process of a pool, for systemd or Kubernetes; SIGTERM drains it."""
+    from workers.lifecycle import run_worker
+    from workers.pools import pool_named
+
+    chosen = pool_named(pool)
+    _require("DRIPFLEET_DATABASE_URL", "DRIPFLEET_REDIS_URL")
+    return run_worker(chosen, name=name, concurrency=concurrency)
+
+
+def beat() -> int:
+    """Run beat: four ticks that say "everything due". Two of them do no harm."""
+    _require("DRIPFLEET_REDIS_URL")
+    from workers.lifecycle import run_beat
+
+    return run_beat()
+
+
+def flower() -> int:
+    """Run Flower on 127.0.0.1, user dripfleet, password DRIPFLEET_SECRET_FLOWER or the home's."""
+    _require("DRIPFLEET_REDIS_URL")
+    from workers.flower import run
+
+    return run()
+
+
+def migrate(
+    to: str = typer.Option("head", metavar="REVISION", help="Older than what stands: downgrade."),
+    yes: bool = typer.Option(False, "--yes", help="Really go back: tables and rows are dropped."),
+    lock_timeout: float = typer.Option(5.0, min=0.1, help="Seconds to wait for a table's lock."),
+) -> None:
+    """Bring the database to a revision of the schema, and set what its role needs."""
+    from models import migrate as schema
+    from workers.cli.context import connected
+
+    with connected() as services:
+        wait = f"{lock_timeout:g}s"
+        with services.database.transaction() as connection:
+            before = schema.current(connection)
+        if _is_older(to, before):
+            if not yes:
+                raise typer.BadParameter(f"{to} is older than {before}: this drops data; add --yes")
+            after = schema.downgrade(services.database, to, wait)
+        else:
+            after = schema.migrate(services.database, to, wait)
+    said = "was and is" if before == after else f"was at {before or 'nothing'}, is now"
+    say(f"the schema {said} at {after or 'nothing'}")
+
+
+def doctor(
+    as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
+) -> int:
+    """Look at Postgres, Redis, the schema, settings and the relay; 3 if something is wrong."""
+    from workers.cli.context import connected
+    from workers.doctor import examine
+
+    with connected(redis=True) as services:
+        assert services.redis_url is not None
+        found = examine(
+            os.environ["DRIPFLEET_DATABASE_URL"],
+            services.redis_url,
+            os.environ.get("DRIPFLEET_SMTP_URL"),
+        )
+    emit(found, columns=["check", "ok", "says", "next"], as_json=as_json)
+    return ExitCode.OK if all(finding.ok for finding in found) else ExitCode.FINDINGS
+
+
+def _check(pools: list[str], environment: dict[str, str]) -> None:
+    """Say what is wrong with the settings before eight processes do."""
+    from workers.lifecycle import settings_of
+    from workers.pools import pool_named
+
+    os.environ.update(environment)
+    for pool in pools:
+        settings_of(pool_named(pool))
+
+
+def _require(*variables: str) -> None:
+    """Ask for servers: a process that systemd starts never embeds its own."""
+    from tasks.errors import Misconfigured
+
+    if missing := [name for name in variables if not os.environ.get(name, "").strip()]:
+        raise Misconfigured(
+            f"Set {' and '.join(missing)}: this process runs on servers of yours."
+            " `dripfleet up` brings its own."
+        )
+
+
+def _tell_flower(fleet: Fleet) -> None:
+    if url := fleet.flower_url():
+        say(f"Flower: {url}, user dripfleet, password in {fleet.stack.home.root}/secrets/flower")
+
+
+def _is_older(wanted: str, stands: str | None) -> bool:
+    """Whether `wanted` comes before the revision that stands.
+
+    Raises:
+        typer.BadParameter: this code knows no such revision.
+    """
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    from models import migrations
+
+    if stands is None or wanted in ("head", stands):
+        return False
+    if wanted == "base":
+        return True
+    script = ScriptDirectory(os.path.dirname(str(migrations.__file__)))
+    try:
+        found = script.get_revision(wanted)
+        earlier = [revision.revision for revision in script.iterate_revisions(stands, "base")]
+    except CommandError as fault:
+        raise typer.BadParameter(f"no revision {wanted!r}: {fault}") from None
+    return found is not None and found.revision in earlier
+
+
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(f"dripfleet {line}" for line in lines)

@@ -1,0 +1,193 @@
+"""`dripfleet status`: how the fleet stands, once or every second."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from workers.cli.context import Services, connected
+from workers.cli.render import ExitCode, emit, number, plain
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+
+    from tasks.upkeep.overview import Overview
+
+EVERY = 1.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add `dripfleet status`."""
+    app.command(
+        epilog="Examples:  dripfleet status  ·  dripfleet status --watch  ·  dripfleet status --json",
+    )(status)
+
+
+def status(
+    watch: bool = typer.Option(False, "--watch", help="Again every second, until Ctrl-C."),
+    as_json: bool = typer.Option(False, "--json", help="JSON; with --watch an object a line."),
+) -> None:
+    """Show how the fleet stands: pools, queues, streams, sequences, ticks.
+
+    Counts stop at 100 000, where they are marked with ≥. The rate of sending is that of the time
+    between two looks, so it is there with --watch only.
+    """
+    with connected(redis=True) as services:
+        if not watch:
+            view, _ = _look(services, None)
+            if as_json or not sys.stdout.isatty():
+                emit(view, as_json=True)
+                return
+            from rich.console import Console
+
+            Console(no_color="NO_COLOR" in os.environ).print(_drawn(view))
+            return
+        try:
+            _watch(services, as_json or not sys.stdout.isatty())
+        except KeyboardInterrupt:
+            return
+
+
+def _watch(services: Services, lines: bool) -> None:
+    """Look every second; a server that does not answer is said, and asked again."""
+    before: Overview | None = None
+    if lines:
+        while True:
+            view, before = _look(services, before)
+            sys.stdout.write(json.dumps(plain(view), ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+            time.sleep(EVERY)
+    from rich.live import Live
+    from rich.text import Text
+
+    from workers.cli.verdict import verdict
+
+    with Live(screen=False, auto_refresh=False) as live:
+        while True:
+            shown: RenderableType
+            try:
+                view, before = _look(services, before)
+                shown = _drawn(view)
+            except Exception as error:
+                code, sentence = verdict(error)
+                if code != ExitCode.UNREACHABLE:
+                    raise
+                shown = Text(sentence, style="red")
+            live.update(shown, refresh=True)
+            time.sleep(EVERY)
+
+
+def _look(services: Services, before: Overview | None) -> tuple[dict[str, Any], Overview]:
+    from tasks.upkeep.overview import overview
+
+    with services.database.snapshot() as connection:
+        now = overview(connection)
+    view: dict[str, Any] = plain(now)
+    view["queues"] = _depths(services.redis_url)
+    view["flower"] = _flower()
+    if before is not None:
+        view["sent_per_second"] = round(now.sent_per_second(before), 1)
+    return view, now
+
+
+def _depths(url: str | None) -> dict[str, int] | str:
+    """How many doorbells wait in each queue, or a word on why nobody knows."""
+    import redis
+
+    from tasks.names import POOLS
+
+    if not url or not url.startswith(("redis:", "rediss:", "unix:")):
+        return "depths are not read through sentinels"
+    try:
+        with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
+            # A list a queue, of its name: what kombu makes of queues without priorities.
+            return {pool: int(client.llen(pool)) for pool in POOLS}
+    except redis.RedisError as error:
+        return f"Redis does not answer ({type(error).__name__}); check DRIPFLEET_REDIS_URL"
+
+
+def _flower() -> str | None:
+    """Where Flower is, if the supervisor of this home wrote it down."""
+    home = Path(os.environ.get("DRIPFLEET_HOME") or "var")
+    try:
+        records = json.loads((home / "run" / "services.json").read_text(encoding="utf-8"))
+        url = records["flower"]["url"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(url) or None
+
+
+def _drawn(view: dict[str, Any]) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    least = "" if view["exact"] else "≥ "
+    rate = f", {view['sent_per_second']:g} a second" if "sent_per_second" in view else ""
+    head = (
+        f"enrolled {least}{number(view['enrolled'])}   planned {least}{number(view['planned'])}   "
+        f"sent {number(view['sent'])}{rate}   due {least}{number(view['due'])}   "
+        f"in doubt {number(view['in_doubt'])}   failed {number(view['failed'])}   "
+        f"not sent {number(view['not_sent'])}"
+    )
+    oldest = _ago(view["to_plan_oldest"])
+    planner = f"to plan {least}{number(view['to_plan'])}" + (f", oldest {oldest}" if oldest else "")
+    parts: list[RenderableType] = [Text(head, style="bold"), Text(planner)]
+    queues = view["queues"]
+    depths = queues if isinstance(queues, dict) else {}
+    seen = {row["pool"]: row for row in view["pools"]}
+    parts.append(
+        _table(
+            ("pool", "workers", "last seen", "queue"),
+            [
+                (p, seen.get(p, {}).get("workers", 0), _ago(seen.get(p, {}).get("seen_ago")), depth)
+                for p, depth in (depths or dict.fromkeys(seen, "?")).items()
+            ],
+        )
+    )
+    if not isinstance(queues, dict):
+        parts.append(Text(queues, style="red"))
+    columns = ("stream", "due", "oldest", "later", "working", "armed", "in doubt", "paused")
+    names = ("key", "due", "oldest_due", "later", "working", "armed", "in_doubt", "pause_reason")
+    parts.append(_table(columns, [_row(row, names) for row in view["streams"]]))
+    columns = ("sequence", "active", "waiting", "held", "sent", "failed", "not sent", "paused")
+    names = ("key", "active", "waiting", "held", "sent", "failed", "not_sent", "pause_reason")
+    parts.append(_table(columns, [_row(row, names) for row in view["sequences"]]))
+    ticks = "   ".join(f"{row['name']} {_ago(row['ago'])} ago" for row in view["ticks"])
+    parts.append(Text(f"ticks  {ticks}" if ticks else "no tick was ever answered", style="dim"))
+    if view["flower"]:
+        parts.append(Text(f"Flower  {view['flower']}"))
+    return Group(*parts)
+
+
+def _row(row: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    return [_ago(row[name]) if name == "oldest_due" else row[name] for name in names]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if place and name != "paused" else "left")
+    for row in rows:
+        cells = [number(c) if isinstance(c, int) else str(c if c is not None else "") for c in row]
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    from datetime import timedelta
+
+    from tasks.sequence.outlook import span
+
+    return span(timedelta(seconds=seconds))

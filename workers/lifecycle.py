@@ -1,0 +1,174 @@
+"""The life of one process of the fleet: what it opens, when, and how it ends.
+
+A worker on threads opens its database before it takes work. One that forks opens nothing in the
+parent: each child opens its own. The send pool's delivery loop runs from before the first doorbell
+until every dot is answered for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from typing import Any
+
+import structlog
+
+from models.session import Database, DatabaseSettings
+from workers import logs
+from workers.parent import watch_parent
+from workers.pools import Pool
+from workers.settings import FleetSettings, Panel, RedisSettings, clear_blank, named, panel
+
+log = structlog.get_logger()
+
+CANARY_EXPIRES = 30.0
+
+
+def node_name(pool: str) -> str:
+    """A worker's name among all: its pool and its host, without the domain."""
+    return f"{pool}@{socket.gethostname().partition('.')[0]}"
+
+
+def settings_of(pool: Pool) -> Panel:
+    """Everything that a worker of `pool` has to know, checked together."""
+    clear_blank()
+    return panel(DatabaseSettings, RedisSettings, FleetSettings, *map(named, pool.settings))
+
+
+def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None = None) -> int:
+    """Be a worker of `pool` until SIGTERM; returns the exit code.
+
+    Raises:
+        Misconfigured: settings are missing or contradict each other.
+    """
+    if pool.kind == "prefork":
+        # Read by OpenMP when numpy is first imported; with threads in the parent, a fork deadlocks.
+        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(variable, "1")
+    os.environ["DRIPFLEET_POOL"] = pool.name
+    read = settings_of(pool)
+    logs.configure(read[FleetSettings].log_level, pool=pool.name)
+    watch_parent(read[FleetSettings].drain_wait + 30)
+
+    from celery.apps.worker import Worker
+
+    from workers.celery import build
+
+    _quieten_celery()
+    app = build(pool.name, read[RedisSettings])
+    _connect_signals(pool, read[DatabaseSettings])
+    if pool.lacks_extra():
+        log.warning("extra_missing", extra=pool.extra, next=f"pip install dripfleet[{pool.extra}]")
+    opened = None if pool.kind == "prefork" else _open(pool, read[DatabaseSettings])
+    try:
+        if opened is not None and pool.name == "send":
+            from tasks.send import service
+
+            service.start(opened)
+        worker = Worker(
+            app=app,
+            hostname=name or node_name(pool.name),
+            pool_cls=pool.kind,
+            concurrency=concurrency or pool.concurrency,
+            queues=[pool.name],
+            loglevel=read[FleetSettings].log_level.upper(),
+            task_events=True,
+            without_gossip=True,
+            without_mingle=True,
+            heartbeat_interval=5,
+            quiet=True,
+        )
+        worker.start()
+        code = worker.exitcode or 0
+    finally:
+        if opened is not None:
+            _close(pool, opened)
+    log.info("worker_ended", code=code)
+    return code
+
+
+def run_beat() -> int:
+    """Be beat until SIGTERM."""
+    clear_blank()
+    read = panel(RedisSettings, FleetSettings)
+    logs.configure(read[FleetSettings].log_level, process="beat")
+    watch_parent(30)
+
+    from workers import beat
+    from workers.celery import build
+
+    keep_logging()
+    beat.run(build(None, read[RedisSettings], read[FleetSettings]))
+    return 0
+
+
+def _open(pool: Pool, settings: DatabaseSettings) -> Database:
+    from tasks import base
+
+    database = Database(
+        settings.database_url.get_secret_value(),
+        name=f"dripfleet-{pool.name}",
+        size=max(2, pool.concurrency),
+    )
+    base.configure(database, pool.name)
+    return database
+
+
+def _close(pool: Pool, database: Database) -> None:
+    if pool.name == "send":
+        from tasks.send import service
+
+        service.drain()
+        if not service.join():
+            # Not lost: the next start reads the journal and settles them.
+            log.warning("drain_unfinished", next="the next send worker here replays the journal")
+    database.close()
+
+
+def _connect_signals(pool: Pool, settings: DatabaseSettings) -> None:
+    """What must happen at a moment that only Celery knows."""
+    from celery import signals
+
+    from tasks import names
+    from tasks.base import ring
+
+    keep_logging()
+
+    def answer_once(**_: Any) -> None:
+        # Through the queue and back: a row of it says that this worker really takes work.
+        ring(names.CANARY, names.canary(pool.name), expires=CANARY_EXPIRES)
+
+    signals.worker_ready.connect(answer_once, weak=False)
+    if pool.kind == "prefork":
+
+        def open_in_child(**_: Any) -> None:
+            _open(pool, settings)
+
+        signals.worker_process_init.connect(open_in_child, weak=False)
+    if pool.name == "send":
+
+        def drain(**_: Any) -> None:
+            from tasks.send import service
+
+            service.drain()
+
+        signals.worker_shutting_down.connect(drain, weak=False)
+
+
+def keep_logging() -> None:
+    """Celery leaves logging alone when somebody answers this signal."""
+    from celery import signals
+
+    def ours(**_: Any) -> None:
+        return None
+
+    signals.setup_logging.connect(ours, weak=False)
+
+
+def _quieten_celery() -> None:
+    """Two warnings that say nothing here."""
+    # As root in a container; without pickle nothing in a message is code.
+    warnings.filterwarnings("ignore", message=".*superuser privileges.*")
+    # A doorbell that runs twice is a no-op, and a thread cannot be cancelled.
+    warnings.filterwarnings("ignore", message=".*late acknowledgement enabled.*")
