@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_settings import BaseSettings
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.migrate import current, head, role_faults
-from models.session import Database, redacted
+from models.session import Database, DatabaseSettings, redacted
 from tasks.canary import store as canaries
 from tasks.errors import Misconfigured
 from tasks.names import POOLS
 from tasks.send.relay import Relay
 from workers.logs import redact
 from workers.pools import BY_NAME
-from workers.settings import FleetSettings, RedisSettings, named, variable
+from workers.settings import FleetSettings, RedisSettings, named, panel, variable
 
 OLDEST_POSTGRES = 15
 SILENT_SECONDS = 120
@@ -175,8 +176,6 @@ def _smtp(url: str | None) -> Iterator[Finding]:
 
 
 def _settings() -> Iterator[Finding]:
-    from workers.settings import panel
-
     paths = dict.fromkeys(path for pool in BY_NAME.values() for path in pool.settings)
     try:
         panel(FleetSettings, *map(named, paths))
@@ -187,14 +186,10 @@ def _settings() -> Iterator[Finding]:
 
 
 def _variables(environment: Mapping[str, str]) -> Iterator[Finding]:
-    from models.session import DatabaseSettings
-
     paths = dict.fromkeys(path for pool in BY_NAME.values() for path in pool.settings)
-    known = {
-        variable(kind, field)
-        for kind in (DatabaseSettings, RedisSettings, FleetSettings, *map(named, paths))
-        for field in kind.model_fields
-    }
+    kinds: list[type[BaseSettings]] = [DatabaseSettings, RedisSettings, FleetSettings]
+    kinds += map(named, paths)
+    known = {variable(kind, field) for kind in kinds for field in kind.model_fields}
     strange = sorted(
         name
         for name in environment

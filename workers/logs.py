@@ -29,6 +29,18 @@ _ROW = re.compile(r"\[parameters: .*?\](?=\n|$)|^(?:DETAIL|CONTEXT):.*$", re.MUL
 _NODE = re.compile(rf"(?:{'|'.join(POOLS)}|celery|beat|gen\d+)(?:-[\w-]+)?")
 _TOKEN = re.compile(r"\b(?:[\w-]{20,}\.){2}[\w-]{16,}\b|(?<=[?&]token=)[^&\s]+")
 
+# Four ticks a second are no news, and what fails says so by itself. A worker that is too busy to be
+# inspected is no fault of Flower's, nor is a wrong password.
+QUIET = {
+    "celery.app.trace": logging.WARNING,
+    "celery.worker.strategy": logging.WARNING,
+    "celery.beat": logging.WARNING,
+    "kombu": logging.WARNING,
+    "flower": logging.ERROR,
+    "tornado.access": logging.ERROR,
+    "tornado.general": logging.ERROR,
+}
+
 
 def redact(text: str) -> str:
     """The text without passwords in URLs, addresses, tokens, and rows that a database quoted."""
@@ -118,9 +130,5 @@ def configure(level: str = "info", *, json: bool | None = None, **always: str) -
 
 
 def _quieten() -> None:
-    """Four ticks a second are no news; what fails says so by itself."""
-    for name in ("celery.app.trace", "celery.worker.strategy", "celery.beat", "kombu"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # An asked worker that is busy or gone is no fault of Flower's, nor is a wrong password.
-    for name in ("flower", "tornado.access", "tornado.general"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)

@@ -148,7 +148,7 @@ def _messages(messages: Any, attempts: Any) -> Iterator[Line]:
     for row in messages:
         if row.terminal_at is None:
             continue
-        why = f", because of {row.reason}" if row.reason else ""
+        why = f", because of {row.reason}" if row.reason and row.state != "sent" else ""
         said = f"message {row.id} ({row.template}) ended: {row.state}{why}"
         yield Line(row.terminal_at, row.sequence_key, said)
 

@@ -229,13 +229,15 @@ def overview(connection: Connection, most: int = MOST) -> Overview:
 
 
 def _sequence(row: Any, people: Any, ends: dict[str, int]) -> SequenceView:
-    counts = (people.n, people.active, people.waiting, people.held) if people else (0, 0, 0, 0)
     return SequenceView(
-        row.key,
-        row.version,
-        row.paused_at,
-        row.pause_reason,
-        *counts,
+        key=row.key,
+        version=row.version,
+        paused_at=row.paused_at,
+        pause_reason=row.pause_reason,
+        enrolled=people.n if people else 0,
+        active=people.active if people else 0,
+        waiting=people.waiting if people else 0,
+        held=people.held if people else 0,
         sent=_sent(ends),
         failed=ends.get("failed", 0),
         not_sent=_not_sent(ends),

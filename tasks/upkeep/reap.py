@@ -70,14 +70,19 @@ def ensure_partition(connection: Connection, month: dt.date) -> bool:
     span = {"start": month.isoformat() + "T00:00:00Z", "end": end.isoformat() + "T00:00:00Z"}
     connection.execute(text("SELECT set_config('lock_timeout', '2s', true)"))
     connection.execute(text("LOCK TABLE event IN SHARE ROW EXCLUSIVE MODE"))
-    connection.execute(text(f"CREATE TABLE {name} (LIKE event INCLUDING ALL)"))
+    connection.execute(
+        text(
+            f"CREATE TABLE {name} (LIKE event INCLUDING DEFAULTS"
+            " INCLUDING CONSTRAINTS INCLUDING INDEXES)"
+        )
+    )
     # Postgres refuses a partition whose rows stand in the default one.
     connection.execute(
         text(
             "WITH moved AS (DELETE FROM event_default"
             " WHERE occurred_at >= CAST(:start AS timestamptz)"
             " AND occurred_at < CAST(:end AS timestamptz) RETURNING *)"
-            f" INSERT INTO {name} OVERRIDING SYSTEM VALUE SELECT * FROM moved"
+            f" INSERT INTO {name} SELECT * FROM moved"
         ),
         span,
     )

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import typer
-from click.testing import Result
 from sqlalchemy import text
 from typer.testing import CliRunner
 
@@ -25,7 +24,7 @@ from tests.live import seeds
 from workers.cli import sequence as commands
 from workers.cli.render import ExitCode
 
-Command = Callable[..., Result]
+Command = Callable[..., Any]
 
 
 def published(database: Database, source: str, bundle: Bundle = seeds.MAIL) -> Published:

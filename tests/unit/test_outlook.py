@@ -80,7 +80,8 @@ SCANNING = {"scanned_at": ago(seconds=1), "send_seen_at": ago(seconds=20)}
 def test_the_last_line_says_what_happens_next_and_who_to_ask(
     given: dict[str, Any], said: str
 ) -> None:
-    assert next_line(Outlook(**({"now": NOW, "active": True} | given))) == said
+    values: dict[str, Any] = {"now": NOW, "active": True} | given
+    assert next_line(Outlook(**values)) == said
 
 
 def test_a_stopped_subscriber_is_told_to_get_no_further_mail() -> None:

@@ -55,7 +55,7 @@ def verify(
     if as_json or not sys.stdout.isatty():
         emit({**plain(report), "summary": summary(report)}, as_json=True)
     else:
-        _show(report)
+        show(report)
     say(summary(report), style="green" if report.clean else "red")
     if not report.clean:
         raise typer.Exit(ExitCode.FINDINGS)
@@ -107,7 +107,8 @@ def summary(report: Report) -> str:
     return f"broken: {', '.join(broken)}; {counts}"
 
 
-def _show(report: Report) -> None:
+def show(report: Report) -> None:
+    """Print a line an invariant, and the rows that break one."""
     emit(
         [
             {

@@ -42,7 +42,7 @@ def up(
     from workers.pools import pool_named
     from workers.supervisor import Fleet
 
-    pools = [pool_named(name).name for name in dict.fromkeys(only or POOLS)]
+    pools: list[str] = [pool_named(name).name for name in dict.fromkeys(only or POOLS)]
     with Stack(say=say) as stack:
         database = Database(stack.database_url, name="dripfleet-migrate", size=1)
         bring_to_head(database)

@@ -188,7 +188,9 @@ class _Kitchen:
 
 
 def _is_strict(bundle: Bundle, reason: str) -> bool:
-    """Whether it is an attribute that was missing, which other subscribers may have."""
+    """Whether a value was missing that other subscribers may have."""
+    if ": a value is null;" in reason:
+        return True
     found = _UNDEFINED.search(reason)
     if found is None:
         return False

@@ -1,0 +1,107 @@
+"""Pools, queues, ticks and the app's settings: each one answers a fault that was seen."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+
+import pytest
+from celery import Celery
+
+from tasks import names
+from tasks.errors import Misconfigured
+from workers import beat, queues
+from workers.celery import build
+from workers.pools import BY_NAME, CANARY, pool_named, visibility_timeout
+from workers.settings import FleetSettings, RedisSettings
+
+REDIS = RedisSettings(redis_url="redis://:hunter2@127.0.0.1:1/0")
+PROCESSES = [*names.POOLS, None]
+
+
+def app(pool: str | None) -> Celery:
+    return build(pool, REDIS, FleetSettings())
+
+
+def test_every_pool_is_declared_once_and_answers_its_canary() -> None:
+    assert tuple(BY_NAME) == names.POOLS
+    assert all(CANARY in pool.imports for pool in BY_NAME.values())
+    with pytest.raises(Misconfigured, match="no pool 'sned': expected one of sequence, send"):
+        pool_named("sned")
+
+
+def test_a_pool_imports_no_entry_but_its_own_and_the_canary() -> None:
+    for pool in BY_NAME.values():
+        assert set(pool.imports) <= {f"tasks.{pool.name}.entry", CANARY}
+        assert app(pool.name).conf.imports == pool.imports
+    assert app(None).conf.imports == ()
+
+
+def test_only_what_can_be_stopped_has_a_limit_and_redis_waits_longer_than_it() -> None:
+    for pool in BY_NAME.values():
+        assert (pool.hard_limit is not None) == (pool.kind == "prefork")
+        if pool.hard_limit is not None and pool.soft_limit is not None:
+            assert pool.soft_limit < pool.hard_limit < visibility_timeout()
+    waits = [app(p).conf.broker_transport_options["visibility_timeout"] for p in PROCESSES]
+    assert all(a == b for a, b in pairwise(waits)), "the shortest would take the others' work"
+
+
+def test_retry_on_timeout_is_set_nowhere() -> None:
+    """With redis-py's health checks it leaves a worker deaf after a killed connection."""
+    for pool in PROCESSES:
+        conf = app(pool).conf
+        assert "retry_on_timeout" not in conf.broker_transport_options
+        assert not conf.redis_retry_on_timeout
+        assert "retry_on_timeout" not in conf.broker_url
+
+
+def test_a_killed_child_gives_its_message_back_and_no_task_is_held_in_advance() -> None:
+    for pool in PROCESSES:
+        conf = app(pool).conf
+        assert conf.task_acks_late and conf.task_reject_on_worker_lost
+        assert conf.worker_prefetch_multiplier == 1
+        assert conf.task_ignore_result and conf.result_backend is None
+        assert conf.accept_content == ["json"] and conf.task_serializer == "json"
+        transport = conf.broker_transport_options
+        assert transport["unacked_restore_throttle"] == 1
+        assert transport["socket_timeout"] == 30 and transport["health_check_interval"] == 25
+        soft = conf.worker_soft_shutdown_timeout
+        prefork = pool is not None and BY_NAME[pool].kind == "prefork"
+        assert (soft > 0) == prefork, "the threads pool fails in a soft shutdown"
+
+
+def test_no_setting_is_deprecated() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for pool in PROCESSES:
+            made = app(pool)
+            made.finalize()
+            made.conf.maybe_warn_deprecated_settings()
+
+
+def test_a_task_goes_to_its_pool_and_no_queue_is_made_by_accident() -> None:
+    conf = app(None).conf
+    assert {queue.name for queue in conf.task_queues} == set(names.POOLS)
+    assert conf.task_create_missing_queues is False
+    assert queues.route(names.DELIVER)["queue"] == "send"
+    assert queues.route(names.SCAN)["queue"] == "sequence"
+    for pool in names.POOLS:
+        assert queues.route(names.CANARY, kwargs=dict(names.canary(pool)))["queue"] == pool
+    for stray in ("send.delivery", names.CANARY):
+        with pytest.raises(Misconfigured, match="has no pool"):
+            queues.route(stray, kwargs={"v": 1, "pool": "sned"})
+
+
+def test_beat_holds_four_ticks_that_expire_before_the_next() -> None:
+    ticks = beat.ticks(FleetSettings())
+    assert set(ticks) == {names.SCAN, names.DISPATCH, names.REAP, names.RESOLVE}
+    for name, tick in ticks.items():
+        assert tick["task"] == name and tick["kwargs"] == {"v": names.VERSION}
+        assert 0 < tick["options"]["expires"] < tick["schedule"]
+
+
+def test_celerys_own_scheduler_takes_these_ticks_and_adds_none() -> None:
+    from celery.beat import Scheduler
+
+    made = app(None)
+    assert set(Scheduler(made, lazy=False).schedule) == set(beat.ticks(FleetSettings()))

@@ -1,0 +1,196 @@
+"""`dripfleet demo`: the main job, on real customers, on this machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from workers.cli.render import ExitCode, emit, number, say
+
+if TYPE_CHECKING:
+    from models.session import Database
+    from tasks.upkeep.overview import Overview
+    from workers.embedded.stack import Stack
+    from workers.supervisor import Fleet
+
+STILL = 120.0  # seconds without a change after which something is wrong
+
+
+def register(app: typer.Typer) -> None:
+    """Add `dripfleet demo`."""
+    app.command(
+        epilog="Examples:\n\ndripfleet demo --customers 2000\n\ndripfleet demo --exit",
+    )(demo)
+
+
+def demo(
+    customers: int | None = typer.Option(
+        None, min=1, help="Only the first so many of the 23 570 customers."
+    ),
+    leave: bool = typer.Option(
+        False, "--exit", help="Stop at the end; on a terminal the fleet else stays up."
+    ),
+) -> None:
+    """Run the whole fleet on real customers, mailing to a sink on this machine, and prove it.
+
+    Starts what no DRIPFLEET_…_URL names, brings in 23 570 customers with their 69 659 purchases,
+    publishes two sequences, enrolls, sends, and checks every promise against the sink's own ledger.
+    A second run goes on from what is there. No mail leaves this machine.
+    """
+    from models.migrate import migrate
+    from models.session import Database
+    from workers.demo import story
+    from workers.embedded.stack import Stack
+    from workers.supervisor import Fleet
+
+    began = time.monotonic()
+    with Stack(say=say, loopback_only=True) as stack:
+        stack.adopt()
+        database = Database(stack.database_url, name="dripfleet-demo")
+        migrate(database)
+        fleet = Fleet(stack, say=say)
+        with fleet.signals():
+            try:
+                fleet.start()
+                imported = story.bring_in(database, customers, say)
+                story.publish_both(database, say)
+                seconds = fleet.wait_ready()
+                if not fleet.stopping.is_set():
+                    say(f"the fleet answers: {len(fleet.pids())} processes, after {seconds:.1f} s")
+                    _tell_flower(fleet, stack)
+                    for key, tally in story.enroll(database, customers, imported.shift).items():
+                        say(
+                            f"{key}: {number(tally.enrolled)} enrolled,"
+                            f" {number(tally.already_enrolled)} were already"
+                        )
+                    _watch(database, fleet, stack)
+                if not fleet.stopping.is_set():
+                    say(f"done after {time.monotonic() - began:.0f} s")
+                    clean = _conclude(database, stack)
+                    if not leave and sys.stdout.isatty() and sys.stdin.isatty():
+                        say("the fleet stays up until Ctrl-C")
+                        _tell_flower(fleet, stack)
+                        fleet.run()
+                    if not clean:
+                        raise typer.Exit(ExitCode.FINDINGS)
+                else:
+                    say("stopped; run it again to go on from here")
+                    raise typer.Exit(ExitCode.INTERRUPTED)
+            finally:
+                say("stopping: beat, planner, delivery, the rest")
+                fleet.stop()
+                database.close()
+
+
+def _tell_flower(fleet: Fleet, stack: Stack) -> None:
+    url = fleet.flower_url()
+    if url is not None:
+        say(f"Flower: {url} (user dripfleet, password in {stack.home.root / 'secrets'})")
+
+
+def _watch(database: Database, fleet: Fleet, stack: Stack) -> None:
+    """Show progress until nothing more is due now."""
+    from tasks.errors import Transient
+    from workers.demo import story
+
+    before: Overview | None = None
+    changed = time.monotonic()
+    with _screen() as show:
+        for now, done in story.watch(database):
+            rate = now.sent_per_second(before) if before is not None else 0.0
+            show(now, rate)
+            if done or fleet.stopping.is_set():
+                return
+            if before is None or (before.planned, before.sent) != (now.planned, now.sent):
+                changed = time.monotonic()
+            elif time.monotonic() - changed > STILL:
+                raise Transient(
+                    f"nothing has moved for {STILL:g} s; run `dripfleet status` and `dripfleet"
+                    f" doctor` in a second terminal, and look into {stack.home.logs}"
+                )
+            before = now
+            fleet.run(1.0)
+
+
+@contextmanager
+def _screen() -> Iterator[Any]:
+    """Live on a terminal; elsewhere a line every five seconds."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+            yield lambda now, rate: live.update(_table(now, rate))
+        return
+    last = 0.0
+    final: list[str] = []
+
+    def line(now: Overview, rate: float) -> None:
+        nonlocal last
+        final[:] = [_line(now, rate)]
+        if time.monotonic() - last >= 5.0:
+            last = time.monotonic()
+            say(final.pop())
+
+    yield line
+    if final:
+        say(final[0])
+
+
+def _figures(now: Overview, rate: float) -> list[tuple[str, str]]:
+    return [
+        ("enrolled", number(now.enrolled)),
+        ("planned", number(now.planned)),
+        ("sent", number(now.sent)),
+        ("per second", f"{rate:,.0f}"),
+        ("in doubt", number(now.in_doubt)),
+        ("failed", number(now.failed)),
+        ("queue", number(now.due + now.working + now.armed)),
+    ]
+
+
+def _line(now: Overview, rate: float) -> str:
+    return "  ".join(f"{name} {value}" for name, value in _figures(now, rate))
+
+
+def _table(now: Overview, rate: float) -> Any:
+    from rich.table import Table
+
+    figures = _figures(now, rate)
+    table = Table(box=None)
+    for name, _ in figures:
+        table.add_column(name, justify="right", min_width=9)
+    table.add_row(*(value for _, value in figures))
+    return table
+
+
+def _conclude(database: Database, stack: Stack) -> bool:
+    """What came of it, where to read a mail, and whether every promise holds."""
+    from tasks.moves.settings import DeliverySettings
+    from tasks.upkeep import verify as audit
+    from workers.cli.audit import SinkLedger, show, summary
+    from workers.demo import story
+    from workers.demo.customers import SOURCE
+
+    emit(story.outcomes(database), title="What became of each step")
+    example = story.a_mail(database)
+    say(f"read a mail: dripfleet message show {example}")
+    say(f"ask why:     dripfleet explain {SOURCE}-00001")
+    ledger = stack.home.mail / "ledger.jsonl"
+    embedded = "sink" in stack.embedded
+    report = audit.verify(
+        database,
+        DeliverySettings(),
+        audit.VerifySettings(),
+        ledger=SinkLedger(ledger) if embedded else None,
+    )
+    if not report.clean:
+        show(report)
+    command = f"dripfleet verify --sink {ledger}" if embedded else "dripfleet verify"
+    say(f"{command}: {summary(report)}", style="green" if report.clean else "red")
+    return report.clean
