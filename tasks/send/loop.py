@@ -28,8 +28,11 @@ from tasks.send.mail import Mail
 from tasks.send.relay import Relay
 from tasks.send.settings import SendSettings
 from tasks.send.settler import GiveBack, Settlement, Settler
+from tasks.send.transport import boottime
 
 log = structlog.get_logger()
+
+RENEWED_AT_ONCE = 250  # rows that ARM waits for at most, if it meets a renewal
 
 
 class DeliveryLoop:
@@ -243,16 +246,25 @@ class DeliveryLoop:
             log.error("background_fault", error=str(error))
 
     async def _renew(self) -> None:
-        """Keep the working leases of what waits here alive, in one statement."""
+        """Keep the working leases of what waits here long alive, in one statement each time.
+
+        A row on its way through in seconds is left alone: its renewal would be in ARM's way.
+        """
+        every = self._delivery.renew_every
         while True:
-            await asyncio.sleep(self._delivery.renew_every)
-            held = [(mail.id, mail.epoch) for mail in self._held if mail not in self.armed]
-            if not held:
-                continue
-            try:
-                await asyncio.to_thread(self._renew_rows, held)
-            except DBAPIError as error:
-                log.warning("lease_not_renewed", rows=len(held), error=str(error.orig))
+            await asyncio.sleep(every / 3)
+            before = boottime() - every
+            old = [m for m in self._held if m.leased_at <= before and m not in self.armed]
+            for start in range(0, len(old), RENEWED_AT_ONCE):
+                mails = old[start : start + RENEWED_AT_ONCE]
+                now = boottime()
+                try:
+                    await asyncio.to_thread(self._renew_rows, [(m.id, m.epoch) for m in mails])
+                except DBAPIError as error:
+                    log.warning("lease_not_renewed", rows=len(mails), error=str(error.orig))
+                    break
+                for mail in mails:
+                    mail.leased_at = now
 
     def _renew_rows(self, held: list[tuple[int, int]]) -> None:
         with self._database.transaction() as connection:

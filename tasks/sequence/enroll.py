@@ -5,7 +5,7 @@ A subscriber has one entry in a sequence; who is in it, or was, is counted and l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -173,24 +173,6 @@ def enroll_identities(
         raise ValueError(f"{len(identities)} identities at once: expected at most {BATCH}")
     row = _batch(database, SOME, key, {"identities": list(identities)}, dry_run)
     return _told(row, dry_run)
-
-
-def enroll_many(
-    database: Database,
-    key: str,
-    batches: Iterable[Sequence[bytes]],
-    *,
-    dry_run: bool = False,
-    on_batch: Callable[[Tally, Tally], None] | None = None,
-) -> Tally:
-    """Enroll batch after batch of identities; `on_batch` is told (so far, this batch)."""
-    tally = Tally()
-    for batch in batches:
-        one = enroll_identities(database, key, batch, dry_run=dry_run)
-        tally = tally.plus(one)
-        if on_batch is not None:
-            on_batch(tally, one)
-    return tally
 
 
 def require_open(connection: Connection, key: str, *, hold: bool = False) -> Any:

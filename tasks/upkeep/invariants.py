@@ -190,12 +190,12 @@ WHERE m.state = 'sent' AND NOT EXISTS (
     SELECT 1 FROM attempt a WHERE a.message_id = m.id
       AND (a.outcome = 'accepted' OR (a.outcome = 'in_doubt' AND a.evidence IS NOT NULL)))
 UNION ALL
+(SELECT m.id, m.enrollment_id, m.subscriber_id, format('%s, not flagged maybe_delivered', m.state)
+FROM message m WHERE NOT m.maybe_delivered AND m.state IN ('in_doubt', 'sent_assumed')
+UNION
 SELECT m.id, m.enrollment_id, m.subscriber_id, format('%s, not flagged maybe_delivered', m.state)
-FROM message m
-WHERE NOT m.maybe_delivered AND (
-    m.state IN ('in_doubt', 'sent_assumed')
-    OR m.id = ANY(ARRAY(SELECT a.message_id FROM attempt a JOIN message x ON x.id = a.message_id
-                        WHERE a.outcome = 'in_doubt' AND NOT x.maybe_delivered)))""",
+FROM attempt a JOIN message m ON m.id = a.message_id
+WHERE a.outcome = 'in_doubt' AND NOT m.maybe_delivered)""",
     ),
     Invariant(
         "I8",

@@ -391,3 +391,16 @@ def test_the_table_of_legal_moves_is_the_one_in_the_code(database: Database) -> 
         rows = connection.execute(text("SELECT from_state::text, to_state::text FROM legal_move"))
         stored = {(a, b) for a, b in rows}
     assert stored == {(a, b) for a, ends in LEGAL_MOVES.items() for b in ends}
+
+
+def test_a_mail_that_waits_longer_than_its_lease_is_still_ours(fleet_with: Make) -> None:
+    fleet = fleet_with("data:stall,seconds=3,limit=1")
+    fleet.enrolled(1)
+    ticket = fleet.service.store.answer("marketing", 1)
+    assert ticket is not None
+    first = fleet.one("SELECT watch_at FROM message").watch_at
+    eventually(lambda: bool(fleet.one("SELECT watch_at > :t AS later FROM message", t=first).later))
+    with fleet.database.transaction() as connection:
+        assert reap.reap_working(connection, DeliverySettings()) == 0
+    assert ticket.wait(15) == {"claimed": 1, "sent": 1}
+    assert fleet.one("SELECT epoch FROM message").epoch == 1

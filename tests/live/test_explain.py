@@ -75,9 +75,9 @@ class Fleet:
         with self.database.snapshot() as connection:
             return explain(connection, self.id, key)
 
-    def overview(self, most: int = 100_000) -> Overview:
+    def overview(self) -> Overview:
         with self.database.snapshot() as connection:
-            return overview(connection, most)
+            return overview(connection)
 
 
 @pytest.fixture
@@ -214,7 +214,14 @@ def test_the_overview_counts_each_message_where_it_stands(fleet: Fleet) -> None:
     [sequence] = after.sequences
     assert (sequence.active, sequence.waiting, sequence.sent) == (1, 1, 1)
     assert [tick.name for tick in after.ticks] == ["sequence.scan"]
-    assert not fleet.overview(most=1).exact
+
+
+def test_counts_that_met_their_bound_are_said_to_be_no_exact_ones(fleet: Fleet) -> None:
+    fleet.scan()
+    with fleet.database.snapshot() as connection:
+        view = overview(connection, most=1, most_people=1)
+    assert (view.due, view.exact, view.people_exact) == (1, False, False)
+    assert fleet.overview().exact and fleet.overview().people_exact
 
 
 def test_a_held_message_is_no_trouble_to_any_command(fleet: Fleet, command: Command) -> None:

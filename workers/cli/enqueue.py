@@ -24,9 +24,9 @@ UNKNOWN = "no subscriber has this address"
 def register(app: typer.Typer) -> None:
     """Add `dripfleet enqueue`."""
     app.command(
-        epilog="Examples:  dripfleet enqueue thank-you --all --dry-run  ·"
-        "  dripfleet enqueue thank-you --all  ·"
-        "  dripfleet enqueue win-back --emails people.txt",
+        epilog="Examples:\n\ndripfleet enqueue thank-you --all --dry-run\n\n"
+        "dripfleet enqueue thank-you --all\n\n"
+        "dripfleet enqueue win-back --emails people.txt",
     )(enqueue)
 
 

@@ -32,8 +32,8 @@ _LIKENESS = {
 def register(app: typer.Typer) -> None:
     """Add `dripfleet explain` and `dripfleet message`."""
     app.command(
-        epilog="Examples:  dripfleet explain zoe@example.com  ·"
-        "  dripfleet explain zoe@example.com win-back  ·  dripfleet explain crm-4711 --json",
+        epilog="Examples:\n\ndripfleet explain zoe@example.com\n\n"
+        "dripfleet explain zoe@example.com win-back\n\ndripfleet explain crm-4711 --json",
     )(explain)
     app.add_typer(message, name="message")
 
@@ -54,11 +54,14 @@ def explain(
     reply, stops; then, for each sequence, what it waits for, or who should be moving it.
     """
     from tasks.audience.settings import load
-    from tasks.audience.store import get
+    from tasks.audience.store import check_secret, get
     from tasks.sequence.explain import explain as tell
 
     with connected() as services, services.database.snapshot() as connection:
-        subscriber = get(connection, who, load().key)
+        secret = load().key
+        # Under another secret nobody would be found, which is not what is wrong.
+        check_secret(connection, secret)
+        subscriber = get(connection, who, secret)
         told = tell(connection, subscriber.id, sequence)
     if as_json or not sys.stdout.isatty():
         emit(told, as_json=True)
@@ -70,8 +73,8 @@ def explain(
 
 
 @message.command(
-    epilog="Examples:  dripfleet message show 4711  ·"
-    "  dripfleet message show '<4nq…@example.com>' --json",
+    epilog="Examples:\n\ndripfleet message show 4711\n\n"
+    "dripfleet message show '<4nq…@example.com>' --json",
 )
 def show(
     reference: str = typer.Argument(metavar="ID", help="Row id, or Message-ID."),
@@ -150,9 +153,13 @@ def _content(mail: Mail | None) -> dict[str, Any] | None:
         "is": f"{origin}; {_LIKENESS[mail.likeness]}",
         "likeness": mail.likeness,
         "headers": {name: str(value) for name, value in read.items()},
-        "text": text.get_content() if text is not None else "",
-        "html": html.get_content() if html is not None else None,
+        "text": _lines(text.get_content()) if text is not None else "",
+        "html": _lines(html.get_content()) if html is not None else None,
     }
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n")
 
 
 def _clean(text: str) -> str:

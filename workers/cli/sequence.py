@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from models.session import Database
-    from tasks.sequence.catalog import Shown
     from workers.cli.proof import Proof
 
 sequence = typer.Typer(no_args_is_help=True, help="Check, publish, look at and pause sequences.")
@@ -40,8 +39,8 @@ def register(app: typer.Typer) -> None:
 
 
 @sequence.command(
-    epilog="Examples:  dripfleet sequence validate schedules/sequences/*.yaml  ·"
-    "  dripfleet sequence validate new.yaml --templates ./templates --offline",
+    epilog="Examples:\n\ndripfleet sequence validate schedules/sequences/*.yaml\n\n"
+    "dripfleet sequence validate new.yaml --templates ./templates --offline",
 )
 def validate(
     files: list[str] = FILES,
@@ -72,8 +71,8 @@ def validate(
 
 
 @sequence.command(
-    epilog="Examples:  dripfleet sequence apply schedules/sequences/*.yaml --create-topics  ·"
-    "  dripfleet sequence apply winback.yaml --templates ./templates",
+    epilog="Examples:\n\ndripfleet sequence apply schedules/sequences/*.yaml --create-topics\n\n"
+    "dripfleet sequence apply winback.yaml --templates ./templates",
 )
 def apply(
     files: list[str] = FILES,
@@ -111,7 +110,9 @@ def apply(
         emit(published, as_json=True)
 
 
-@sequence.command("list", epilog="Examples:  dripfleet sequence list  ·  … list --json")
+@sequence.command(
+    "list", epilog="Examples:\n\ndripfleet sequence list\n\ndripfleet sequence list --json"
+)
 def list_(as_json: bool = AS_JSON) -> None:
     """List the published sequences: who is in them, and what was sent."""
     from tasks.sequence.catalog import listed
@@ -130,7 +131,9 @@ def list_(as_json: bool = AS_JSON) -> None:
     emit(rows, columns=columns, as_json=as_json)
 
 
-@sequence.command(epilog="Examples:  dripfleet sequence show thank-you  ·  … show thank-you --json")
+@sequence.command(
+    epilog="Examples:\n\ndripfleet sequence show thank-you\n\ndripfleet sequence show thank-you --json"
+)
 def show(key: str = typer.Argument(help="Of the sequence."), as_json: bool = AS_JSON) -> None:
     """Show a sequence: its steps, who stands where, and what became of the mails of each."""
     from tasks.sequence.catalog import shown
@@ -140,11 +143,13 @@ def show(key: str = typer.Argument(help="Of the sequence."), as_json: bool = AS_
     if as_json or not sys.stdout.isatty():
         emit(found, as_json=True)
         return
-    _draw(found)
+    from workers.cli.drawing import steps_as_lines
+
+    typer.echo("\n".join(steps_as_lines(found)))
 
 
 @sequence.command(
-    epilog="Examples:  dripfleet sequence pause win-back --reason 'wrong price in the offer'",
+    epilog="Examples:\n\ndripfleet sequence pause win-back --reason 'wrong price in the offer'",
 )
 def pause(
     key: str = typer.Argument(help="Of the sequence."),
@@ -168,7 +173,7 @@ def pause(
         say(f"paused {key!r}{held}; mails already at the relay cannot be called back")
 
 
-@sequence.command(epilog="Examples:  dripfleet sequence resume win-back")
+@sequence.command(epilog="Examples:\n\ndripfleet sequence resume win-back")
 def resume(key: str = typer.Argument(help="Of the sequence.")) -> None:
     """Let a paused sequence go on; what was held is due at the time it was."""
     from tasks.moves import pause as moves
@@ -236,34 +241,3 @@ def _database_stands() -> bool:
 
     with Home(root) as home:
         return home.running("postgres") is not None
-
-
-def _draw(found: Shown) -> None:
-    """The steps as a list on stdout: what they do, who is there, what came of them."""
-    head = found.sequence
-    state = f"paused since {head.paused_at:%Y-%m-%d %H:%M %Z} ({head.pause_reason})"
-    lines = [
-        f"{head.key}  version {head.version} of {found.published_at:%Y-%m-%d %H:%M %Z}",
-        f"  {head.title}",
-        f"  {head.class_}" + (f", topic {head.topic}" if head.topic else ""),
-        f"  {state if head.paused_at else 'running'}; {number(head.active)} under way,"
-        f" {number(head.ended)} ended",
-        "",
-    ]
-    if found.not_begun:
-        lines.append(f"  ·  (not begun)  {number(found.not_begun)} people")
-    width = max(len(step.id) for step in found.steps)
-    for place, step in enumerate(found.steps):
-        people = [f"{number(step.waiting)} waiting"] if step.waiting else []
-        people += [f"{number(step.in_flight)} with a mail under way"] if step.in_flight else []
-        people += [f"{number(n)} {state}" for state, n in step.outcomes.items()]
-        told = f"  — {', '.join(people)}" if people else ""
-        lines.append(f"  {place + 1}  {step.id:<{width}}  {step.what}{told}")
-        follows = found.steps[place + 1].id if place + 1 < len(found.steps) else None
-        if step.next is not None and step.next != follows:
-            lines.append(f"     {'':<{width}}  then {step.next}")
-    for step_id, n in found.elsewhere.items():
-        lines.append(f"  ?  {step_id}  a step of an earlier version — {number(n)} people")
-    if found.older:
-        lines.append(f"  {number(found.older)} people go by an earlier version")
-    typer.echo("\n".join(lines))

@@ -26,7 +26,7 @@ EVERY = 1.0
 def register(app: typer.Typer) -> None:
     """Add `dripfleet status`."""
     app.command(
-        epilog="Examples:  dripfleet status  ·  dripfleet status --watch  ·  dripfleet status --json",
+        epilog="Examples:\n\ndripfleet status\n\ndripfleet status --watch\n\ndripfleet status --json",
     )(status)
 
 
@@ -36,7 +36,7 @@ def status(
 ) -> None:
     """Show how the fleet stands: pools, queues, streams, sequences, ticks.
 
-    Counts stop at 100 000, where they are marked with ≥. The rate of sending is that of the time
+    Counts of messages stop at 100 000, those of people at a million, and are marked with ≥ then. The rate of sending is that of the time
     between two looks, so it is there with --watch only.
     """
     with connected(redis=True) as services:
@@ -117,11 +117,9 @@ def _flower() -> str | None:
     """Where Flower is, if the supervisor of this home wrote it down."""
     home = Path(os.environ.get("DRIPFLEET_HOME") or "var")
     try:
-        records = json.loads((home / "run" / "services.json").read_text(encoding="utf-8"))
-        url = records["flower"]["url"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return (home / "run" / "flower.url").read_text(encoding="utf-8").strip() or None
+    except OSError:
         return None
-    return str(url) or None
 
 
 def _drawn(view: dict[str, Any]) -> Group:
@@ -129,9 +127,10 @@ def _drawn(view: dict[str, Any]) -> Group:
     from rich.text import Text
 
     least = "" if view["exact"] else "≥ "
+    people = "" if view["people_exact"] else "≥ "
     rate = f", {view['sent_per_second']:g} a second" if "sent_per_second" in view else ""
     head = (
-        f"enrolled {least}{number(view['enrolled'])}   planned {least}{number(view['planned'])}   "
+        f"enrolled {people}{number(view['enrolled'])}   planned {least}{number(view['planned'])}   "
         f"sent {number(view['sent'])}{rate}   due {least}{number(view['due'])}   "
         f"in doubt {number(view['in_doubt'])}   failed {number(view['failed'])}   "
         f"not sent {number(view['not_sent'])}"
@@ -155,10 +154,18 @@ def _drawn(view: dict[str, Any]) -> Group:
         parts.append(Text(queues, style="red"))
     columns = ("stream", "due", "oldest", "later", "working", "armed", "in doubt", "paused")
     names = ("key", "due", "oldest_due", "later", "working", "armed", "in_doubt", "pause_reason")
-    parts.append(_table(columns, [_row(row, names) for row in view["streams"]]))
+    rows = [_row(row, names) for row in view["streams"]]
+    if least:
+        rows = [[key, f"≥ {number(due)}", *rest] for key, due, *rest in rows]
+    parts.append(_table(columns, rows))
     columns = ("sequence", "active", "waiting", "held", "sent", "failed", "not sent", "paused")
     names = ("key", "active", "waiting", "held", "sent", "failed", "not_sent", "pause_reason")
-    parts.append(_table(columns, [_row(row, names) for row in view["sequences"]]))
+    rows = [_row(row, names) for row in view["sequences"]]
+    if people:
+        rows = [
+            [key, *(f"≥ {number(n)}" for n in counts[:3]), *counts[3:]] for key, *counts in rows
+        ]
+    parts.append(_table(columns, rows))
     ticks = "   ".join(f"{row['name']} {_ago(row['ago'])} ago" for row in view["ticks"])
     parts.append(Text(f"ticks  {ticks}" if ticks else "no tick was ever answered", style="dim"))
     if view["flower"]:

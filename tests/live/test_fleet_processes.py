@@ -1,0 +1,253 @@
+"""The fleet as processes: all pools, beat and Flower, on servers of their own, and what kills do."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from models.migrate import migrate
+from models.session import Database
+from tasks import names
+from tasks.base import ring
+from tasks.canary import store as canaries
+from workers.celery import build
+from workers.embedded.stack import Stack
+from workers.settings import RedisSettings
+from workers.supervisor import Fleet
+
+HEAVY = ("pandas", "sklearn", "cirq", "openai", "numba", "scipy", "matplotlib", "tornado")
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """Embedded servers in a home of this module, migrated."""
+    # Short periods, so that the ticks' own tests need no patience.
+    fast = {"DRIPFLEET_REAP_EVERY": "1", "DRIPFLEET_RESOLVE_EVERY": "1"}
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
+    with tempfile.TemporaryDirectory(prefix="df") as folder:
+        environ = {**plain, **fast, "DRIPFLEET_HOME": folder, "DRIPFLEET_FLOWER_PORT": "15555"}
+        with Stack(environ=environ) as stack:
+            database = Database(stack.database_url)
+            migrate(database)
+            database.close()
+            yield stack
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    """What the supervisor told its operator."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def fleet(stack: Stack, said: list[str]) -> Iterator[Fleet]:
+    """The whole fleet, every pool answering."""
+    fleet = Fleet(stack, say=said.append)
+    try:
+        fleet.start()
+        fleet.wait_ready(60)
+        yield fleet
+    finally:
+        fleet.hurry()
+        fleet.stop()
+
+
+@pytest.fixture
+def database(stack: Stack) -> Iterator[Database]:
+    database = Database(stack.database_url)
+    yield database
+    database.close()
+
+
+def until(
+    met: Callable[[], bool], what: str, fleet: Fleet | None = None, seconds: float = 30
+) -> None:
+    """Poll, with the supervisor at work, until the condition is met."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        if fleet is not None:
+            fleet.poll()
+        time.sleep(0.05)
+
+
+def answered(database: Database, pools: tuple[str, ...], redis_url: str) -> Callable[[], bool]:
+    """Ring each pool's canary now; the condition that all of them have answered it."""
+    with database.transaction() as connection:
+        rung_at = canaries.now(connection)
+    app = build(None, RedisSettings.model_validate({"redis_url": redis_url}))
+    for pool in pools:
+        assert ring(names.CANARY, names.canary(pool), expires=30)
+    app.close()
+
+    def met() -> bool:
+        with database.transaction() as connection:
+            latest = canaries.latest(connection)
+        return all(pool in latest and latest[pool] > rung_at for pool in pools)
+
+    return met
+
+
+def test_every_pool_answers_a_canary_rung_by_hand(
+    fleet: Fleet, stack: Stack, database: Database
+) -> None:
+    assert set(fleet.pids()) == {*names.POOLS, "beat", "flower"}
+    until(answered(database, names.POOLS, stack.redis_url), "all six canaries", fleet)
+
+
+def test_every_tick_of_beat_is_answered(fleet: Fleet, database: Database) -> None:
+    def ticked() -> bool:
+        with database.transaction() as connection:
+            seen = set(connection.execute(text("SELECT name FROM tick")).scalars())
+        return seen >= {names.SCAN, names.DISPATCH, names.REAP, names.RESOLVE}
+
+    until(ticked, "four ticks", fleet)
+
+
+def test_flower_asks_for_the_password_and_shows_payloads(fleet: Fleet, stack: Stack) -> None:
+    until(lambda: fleet.flower_url() is not None, "Flower", fleet)
+    url = f"{fleet.flower_url()}/api/tasks?limit=50"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url, timeout=5)
+    assert refused.value.code == 401
+    refused.value.close()
+    secret = stack.home.secret("flower")
+    token = base64.b64encode(f"dripfleet:{secret}".encode()).decode()
+    request = urllib.request.Request(url, headers={"Authorization": f"Basic {token}"})
+
+    def shown() -> bool:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            tasks = json.load(answer).values()
+        return any(t["name"] == names.SCAN and t["kwargs"] == "{'v': 1}" for t in tasks)
+
+    until(shown, "a scan in Flower", fleet)
+    for pid in fleet.pids().values():
+        assert secret not in " ".join(psutil.Process(pid).cmdline())
+
+
+def test_a_killed_worker_is_started_again_and_answers(
+    fleet: Fleet, stack: Stack, database: Database, said: list[str]
+) -> None:
+    before = fleet.pids()
+    family = psutil.Process(before["quantum"]).children()
+    assert family, "a prefork worker has a child"
+    for pool in ("personalize", "quantum"):
+        os.kill(before[pool], signal.SIGKILL)
+    until(lambda: fleet.pids().get("personalize") != before["personalize"], "its death", fleet)
+    until(lambda: not any(gone.is_running() for gone in family), "the child goes too", fleet)
+    until(
+        lambda: (
+            {"personalize", "quantum"} <= set(fleet.pids())
+            and fleet.pids()["quantum"] != before["quantum"]
+        ),
+        "the restart",
+        fleet,
+    )
+    until(answered(database, ("personalize", "quantum"), stack.redis_url), "their answer", fleet)
+    assert any(line.startswith("quantum ended with signal 9") for line in said)
+    others = {name: pid for name, pid in before.items() if name not in ("personalize", "quantum")}
+    assert others.items() <= fleet.pids().items(), "nobody else was touched"
+
+
+def test_a_killed_broker_comes_back_and_every_pool_hears_again(
+    fleet: Fleet, stack: Stack, database: Database
+) -> None:
+    before = fleet.pids()
+    url, service = stack.redis_url, stack.home.valkey()
+    os.kill(service.pid, signal.SIGKILL)
+    until(lambda: stack.home.running("valkey") is not None, "the broker", fleet)
+    assert stack.redis_url == url, "where its clients look for it"
+    until(answered(database, names.POOLS, url), "all six canaries", fleet)
+    assert fleet.pids() == before, "nobody had to be restarted"
+
+
+def test_a_stop_is_in_order_and_leaves_no_process(fleet: Fleet, said: list[str]) -> None:
+    processes = [psutil.Process(pid) for pid in fleet.pids().values()]
+    processes += [child for process in processes for child in process.children(recursive=True)]
+    told = len(said)
+    fleet.stop()
+    assert not [process for process in processes if process.is_running()]
+    assert fleet.pids() == {} and fleet.flower_url() is None
+    assert said[told:] == [], "each ended with 0"
+
+
+def test_children_end_with_a_parent_that_is_killed(stack: Stack) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-P", "-m", "workers", "up", "--only", "personalize", "--no-flower"],
+        env=stack.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert parent.stderr is not None
+        assert any("the fleet answers" in line for line in parent.stderr)
+        children = psutil.Process(parent.pid).children()
+        assert len(children) == 2
+    finally:
+        parent.kill()
+        parent.wait(10)
+        parent.communicate()
+    until(lambda: not any(child.is_running() for child in children), "the children's end")
+
+
+@pytest.mark.parametrize("pool", names.POOLS)
+def test_a_pool_loads_only_what_it_needs(pool: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from workers.celery import build; from workers.settings import RedisSettings;"
+        f"app = build({pool!r}, RedisSettings(redis_url='redis://127.0.0.1:1/0'));"
+        "app.loader.import_default_modules(); app.finalize(); print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    loaded = set(done.stdout.split())
+    assert {"tasks.canary.entry", "celery"} <= loaded
+    assert not loaded & set(HEAVY)
+    strangers = {p for p in names.POOLS if p != pool and f"tasks.{p}.entry" in loaded}
+    assert not strangers, "another pool's entry"
+
+
+def test_the_supervisor_and_help_load_no_celery() -> None:
+    code = "import sys, workers.supervisor, workers.cli; print('celery' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("command", [["worker", "send"], ["beat"], ["flower"]])
+def test_one_process_alone_asks_for_servers_and_embeds_none(
+    command: list[str], tmp_path: Path
+) -> None:
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "workers", *command],
+        cwd=tmp_path,
+        env=plain,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert "DRIPFLEET_REDIS_URL" in sentence
+    assert list(tmp_path.iterdir()) == []
