@@ -51,6 +51,7 @@ class Database:
             pool_size=size,
             max_overflow=size,
             pool_pre_ping=True,
+            hide_parameters=True,  # an error is logged, and parameters may be addresses
             connect_args={"application_name": name, "connect_timeout": 5},
         )
 

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from celery import Task, current_app
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from models.session import Database
 from tasks import names
 from tasks.errors import Misconfigured, Permanent, Snooze, Transient
+
+if TYPE_CHECKING:  # beat and Flower ring and route, and open no database
+    from models.session import Database
 
 log = structlog.get_logger(__name__)
 

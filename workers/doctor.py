@@ -39,7 +39,7 @@ class Finding:
     next: str = ""
 
 
-def examine(database_url: str, redis_url: str, smtp_url: str | None) -> list[Finding]:
+def examine(database_url: str, redis_url: str, smtp_url: str) -> list[Finding]:
     """Look at everything a fleet stands on; a server that is down hides nothing of the others."""
     found: list[Finding] = []
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
@@ -140,10 +140,7 @@ def _redis(url: str) -> Iterator[Finding]:
         client.close()
 
 
-def _smtp(url: str | None) -> Iterator[Finding]:
-    if not url:
-        yield Finding("smtp", True, "no relay is set: `dripfleet up` uses the mail sink that ships")
-        return
+def _smtp(url: str) -> Iterator[Finding]:
     try:
         relay = Relay.parse(url)
     except Misconfigured as fault:

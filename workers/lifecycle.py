@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from models.session import Database, DatabaseSettings
 from workers import logs
 from workers.parent import watch_parent
 from workers.pools import Pool
 from workers.settings import FleetSettings, Panel, RedisSettings, clear_blank, named, panel
+
+if TYPE_CHECKING:
+    from models.session import Database, DatabaseSettings
 
 log = structlog.get_logger()
 
@@ -32,6 +34,8 @@ def node_name(pool: str) -> str:
 
 def settings_of(pool: Pool) -> Panel:
     """Everything that a worker of `pool` has to know, checked together."""
+    from models.session import DatabaseSettings
+
     clear_blank()
     return panel(DatabaseSettings, RedisSettings, FleetSettings, *map(named, pool.settings))
 
@@ -53,6 +57,7 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
 
     from celery.apps.worker import Worker
 
+    from models.session import DatabaseSettings
     from workers.celery import build
 
     _quieten_celery()
@@ -104,6 +109,7 @@ def run_beat() -> int:
 
 
 def _open(pool: Pool, settings: DatabaseSettings) -> Database:
+    from models.session import Database
     from tasks import base
 
     database = Database(

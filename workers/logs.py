@@ -34,6 +34,7 @@ _TOKEN = re.compile(r"\b(?:[\w-]{20,}\.){2}[\w-]{16,}\b|(?<=[?&]token=)[^&\s]+")
 QUIET = {
     "celery.app.trace": logging.WARNING,
     "celery.worker.strategy": logging.WARNING,
+    "celery.worker.request": logging.WARNING,  # doorbells that expired
     "celery.beat": logging.WARNING,
     "kombu": logging.WARNING,
     "flower": logging.ERROR,

@@ -40,9 +40,10 @@ class Claim:
 
 
 # What is due in a stream, oldest first. Compared with a subselect: `clock_timestamp()` bare is
-# volatile and no index condition, and an empty look would walk every future row. A row that has
-# seen two crashes is taken one a claim, so that it cannot take the innocent with it again.
-# `unfit`: stopped, suppressed or expired; `refuse` gives it the reason.
+# volatile and no index condition, and an empty look would walk every future row. The more crashes a
+# row has seen the fewer of its kind are taken at once, so that the guilty one ends up alone while
+# two kills of a worker with a full window cost seconds, not minutes; what was passed over keeps the
+# cursor from moving on. `unfit`: stopped, suppressed or expired; `refuse` gives it the reason.
 CLAIM = text("""
 WITH due AS MATERIALIZED (
     SELECT m.id, m.run_at, m.crashes FROM message m
@@ -55,7 +56,9 @@ WITH due AS MATERIALIZED (
 pick AS MATERIALIZED (
     SELECT id FROM due WHERE crashes < 2
     UNION ALL
-    (SELECT id FROM due WHERE crashes >= 2 ORDER BY run_at LIMIT 1))
+    (SELECT id FROM due WHERE crashes = 2 ORDER BY run_at LIMIT 50)
+    UNION ALL
+    (SELECT id FROM due WHERE crashes > 2 ORDER BY run_at LIMIT 1))
 UPDATE message m SET
     state = 'working', epoch = m.epoch + 1, takes = m.takes + 1, owner = :owner,
     run_at = NULL, parked_from = NULL,
@@ -77,14 +80,20 @@ RETURNING m.id, m.epoch, m.effect_key, m.rfc_message_id, m.subscriber_id, m.enro
         SELECT 1 FROM suppression p, stream t
         WHERE p.address_hmac = s.address_hmac AND t.key = m.stream
           AND p.scope IN ('all', t.class))) IS TRUE AS unfit,
-    (SELECT max(run_at) FROM due) AS last_run_at
+    coalesce((SELECT min(run_at) FROM due WHERE id NOT IN (SELECT id FROM pick)),
+             (SELECT max(run_at) FROM due)) AS next_look
 """)
 
+# In id order, and never waiting: a row that is locked is being moved, and needs no lease.
 RENEW = text("""
+WITH held AS MATERIALIZED (
+    SELECT m.id FROM message m
+    JOIN unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[])) AS r (id, epoch)
+      ON m.id = r.id AND m.epoch = r.epoch
+    WHERE m.state = 'working'
+    ORDER BY m.id FOR NO KEY UPDATE OF m SKIP LOCKED)
 UPDATE message m SET watch_at = clock_timestamp() + make_interval(secs => :lease)
-FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[])) AS r (id, epoch)
-WHERE m.id = r.id AND m.epoch = r.epoch AND m.state = 'working'
-RETURNING m.id
+FROM held WHERE m.id = held.id
 """)
 
 KEEP_CONTENT = text("""
@@ -129,16 +138,15 @@ def claim(
     ).all()
     return Claim(
         [Claimed(*row[:-1]) for row in rows],
-        max((row.last_run_at for row in rows), default=None),
+        max((row.next_look for row in rows), default=None),
     )
 
 
-def renew(connection: Connection, held: list[tuple[int, int]], lease: float) -> set[int]:
-    """Extend the lease of working rows; returns the ids that are still ours."""
-    rows = connection.execute(
+def renew(connection: Connection, held: list[tuple[int, int]], lease: float) -> int:
+    """Extend the lease of working rows, given as (id, epoch); returns how many were still ours."""
+    return connection.execute(
         RENEW, {"ids": [i for i, _ in held], "epochs": [e for _, e in held], "lease": lease}
-    )
-    return set(rows.scalars())
+    ).rowcount
 
 
 def keep_content(connection: Connection, mails: list[tuple[int, bytes, bytes]]) -> None:

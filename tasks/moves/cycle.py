@@ -62,8 +62,9 @@ FROM (SELECT id, subscriber_id
 
 # $1 ids, $2 epochs, $3 codes, $4 enhanced codes, $5 replies, $6 armed_at, $7 hashes,
 # $8 enrollment ids, $9 owner, $10 first back-off s, $11 longest back-off s, $12 evidence or ''.
-# The message may have been put in doubt, and even assumed sent, in the meantime; in any other
-# state only the attempt is written. Evidence of an earlier acceptance wins over what came later.
+# The message may have been put in doubt, and even assumed sent, in the meantime. A 2yz that comes
+# after the policy has put the row back into its queue ends it there, or a copy would follow; in any
+# other state only the attempt is written. An earlier acceptance wins over what came later.
 RECORD = f"""
 WITH r AS MATERIALIZED (
     SELECT t.*, (SELECT clock_timestamp()) AS ts
@@ -82,13 +83,16 @@ lm AS MATERIALIZED (
              THEN 'sent'
              WHEN r.code / 100 = 4 AND m.state <> 'sent_assumed' THEN 'scheduled'
              ELSE 'failed' END::message_state AS becomes
-    FROM message m JOIN r ON r.id = m.id AND r.epoch = m.epoch
-    WHERE (SELECT count(*) FROM le) >= 0 AND m.state IN ('armed', 'in_doubt', 'sent_assumed')
+    FROM message m JOIN r ON r.id = m.id
+    WHERE (SELECT count(*) FROM le) >= 0
+      AND ((r.epoch = m.epoch AND m.state IN ('armed', 'in_doubt', 'sent_assumed'))
+        OR (r.epoch <= m.epoch AND r.code / 100 = 2
+            AND m.state IN ('scheduled', 'working', 'in_doubt', 'sent_assumed')))
     ORDER BY m.id FOR NO KEY UPDATE OF m),
 moved AS (
     UPDATE message m SET
         state = lm.becomes,
-        owner = NULL, watch_at = NULL,
+        owner = NULL, watch_at = NULL, parked_from = NULL,
         terminal_at = CASE WHEN lm.becomes <> 'scheduled' THEN coalesce(m.terminal_at, r.ts) END,
         run_at = CASE WHEN lm.becomes = 'scheduled' THEN least(
             coalesce(next_allowed(m.allowed, r.ts + make_interval(secs =>

@@ -81,6 +81,7 @@ RESOLVE = text(
         """
     SELECT m.id, m.enrollment_id FROM message m
     WHERE m.watch_at <= (SELECT clock_timestamp()) AND m.state = 'in_doubt'
+      AND EXISTS (SELECT 1 FROM stream t WHERE t.key = m.stream AND t.doubt_policy <> 'hold')
     ORDER BY m.watch_at LIMIT :n""",
         "m.state = 'in_doubt' AND m.watch_at <= clock_timestamp()",
         """

@@ -31,7 +31,7 @@ ended AS (
     RETURNING e.id, e.subscriber_id, e.sequence_key, e.step_id),
 logged AS (
     INSERT INTO decision (subscriber_id, sequence_key, enrollment_id, step_id, kind, reason)
-    SELECT subscriber_id, sequence_key, id, step_id, 'exit', :reason FROM ended)
+    SELECT subscriber_id, sequence_key, id, step_id, 'exited', :reason FROM ended)
 SELECT count(*) FROM ended
 """)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from tasks.moves.cycle import Ready
 from tasks.send.envelope import Envelope, WireBody
-from tasks.send.transport import boottime
 
 
 class Ticket:
@@ -58,7 +57,7 @@ class Mail:
     armed_at: str = ""
     broken_connections: int = 0
     ready_since: float = 0.0
-    leased_at: float = field(default_factory=boottime)
+    leased_at: float = 0.0
     # Set by the cycle: the latest boottime for the dot, or None where it was not permitted.
     permit: asyncio.Future[float | None] | None = field(default=None, repr=False)
 

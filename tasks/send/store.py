@@ -12,10 +12,11 @@ import structlog
 
 from models.session import Database
 from tasks.moves import doubt, release
-from tasks.moves.claim import Claimed, claim, keep_content
+from tasks.moves.claim import Claimed, claim, keep_content, renew
 from tasks.moves.settings import DeliverySettings
 from tasks.send.mail import Mail, Ticket
 from tasks.send.prepare import Changed, Dangerous, Prepared, Preparer, Stream, Unsendable
+from tasks.send.transport import boottime
 
 log = structlog.get_logger()
 
@@ -65,6 +66,7 @@ class Store:
         granted = self._loop.reserve(stream.relay, n)
         if not granted:
             return None
+        began = boottime()
         try:
             rows = self._claim(stream_key, granted)
         except BaseException:
@@ -74,7 +76,7 @@ class Store:
             self._loop.release(granted - len(rows))
         if not rows:
             return None
-        batch = _Batch(self, stream, rows)
+        batch = _Batch(self, stream, rows, began)
         try:
             batch.run()
         finally:
@@ -99,16 +101,16 @@ class Store:
             )
         if claimed.cursor is not None:
             with self._lock:
-                before = self._cursors.get(stream)
-                self._cursors[stream] = max(claimed.cursor, before or claimed.cursor)
+                self._cursors[stream] = claimed.cursor
         return claimed.rows
 
 
 class _Batch:
     """The rows of one claim, on their way to the loop or to whatever else they come to."""
 
-    def __init__(self, store: Store, stream: Stream, rows: list[Claimed]) -> None:
+    def __init__(self, store: Store, stream: Stream, rows: list[Claimed], leased_at: float) -> None:
         self.ticket = Ticket(len(rows))
+        self._leased_at = leased_at
         self._database = store._database
         self._loop = store._loop
         self._preparer = store._preparer
@@ -130,7 +132,20 @@ class _Batch:
                     ready = []
             else:
                 self._settle(prepared)
+            self._keep_leases(ready)
         self._hand_over(ready)
+
+    def _keep_leases(self, ready: list[Mail]) -> None:
+        """Renew what is still here, where preparing takes long: the loop does not know it yet."""
+        if boottime() - self._leased_at < self._delivery.renew_every:
+            return
+        self._hand_over(list(ready))
+        ready.clear()
+        now = boottime()
+        with self._database.transaction() as connection:
+            rows = [(row.id, row.epoch) for row in self._left.values()]
+            renew(connection, rows, self._delivery.working_lease)
+        self._leased_at = now
 
     def give_back_the_rest(self) -> None:
         """After a fault on the way: these rows go back now, not when their lease ends."""
@@ -193,9 +208,10 @@ class _Batch:
                     connection,
                     [(m.id, m.content_sha256, m.kept) for m in mails if m.kept is not None],
                 )
-        self._loop.submit(self._stream.relay, mails)
         for mail in mails:
+            mail.leased_at = self._leased_at
             del self._left[mail.id]
+        self._loop.submit(self._stream.relay, mails)
 
     def _end(self, row: Claimed, outcome: str) -> None:
         del self._left[row.id]

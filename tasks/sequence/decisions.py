@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
-    "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited"
-]
+    "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
+    "put_off",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ _LINES: Final[dict[str, str]] = {
     "waiting": "{step}: waits until {until}",
     "zone_fallback": "{step}: the zone of the subscriber is {reason}, so {used} is used",
     "postponed": "{step}: moved to {until}, because of {reason}",
+    "put_off": "{step}: could not be planned ({why}); it is looked at again in five minutes",
     "parked": "{step}: held, because of {reason}; it was due {due_at}",
     "exited": "left the sequence at {step}: {reason}",
 }

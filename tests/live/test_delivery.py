@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from sqlalchemy.exc import DBAPIError
 from models.message import LEGAL_MOVES
 from models.session import Database
 from tasks.moves import doubt, reap
+from tasks.moves.claim import claim
+from tasks.moves.cycle import STATEMENTS, Answered, Cycled, Ready, cycle
+from tasks.moves.pipeline import Pipeline
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.moves.stop import stop_subscriber
 from tasks.send.render import Bundle
@@ -359,8 +363,6 @@ def test_the_reaper_gives_back_a_lease_that_ran_out_and_the_zombie_cannot_arm(
     fleet.enrolled(1)
     settings = DeliverySettings()
     with fleet.database.transaction() as connection:
-        from tasks.moves.claim import claim
-
         (row,) = claim(
             connection, stream="marketing", n=5, owner="000000000000/dead", lease=0.01
         ).rows
@@ -404,3 +406,50 @@ def test_a_mail_that_waits_longer_than_its_lease_is_still_ours(fleet_with: Make)
         assert reap.reap_working(connection, DeliverySettings()) == 0
     assert ticket.wait(15) == {"claimed": 1, "sent": 1}
     assert fleet.one("SELECT epoch FROM message").epoch == 1
+
+
+def test_a_reply_that_comes_after_the_resend_was_queued_ends_it_without_a_copy(
+    fleet: Fleet,
+) -> None:
+    fleet.enrolled(1, seeds.ONE_MAIL.format(class_="transactional", template="test/mail"))
+    settings = DeliverySettings()
+    with fleet.database.transaction() as connection:
+        (row,) = claim(
+            connection, stream="transactional", n=1, owner="000000000000/frozen", lease=60
+        ).rows
+
+    async def cycled(answered: list[Answered], ready: list[Ready]) -> Cycled:
+        pipeline = Pipeline(fleet.database.raw(), STATEMENTS)
+        try:
+            return await cycle(
+                pipeline, answered, ready, owner="000000000000/frozen", settings=settings
+            )
+        finally:
+            pipeline.close()
+
+    ready = Ready(row.id, row.epoch, row.subscriber_id, row.address, b"h" * 32)
+    done = asyncio.run(cycled([], [ready]))
+    with fleet.database.transaction() as connection:
+        doubt.doubt(
+            connection,
+            [doubt.Doubted(row.id, row.epoch, "frozen")],
+            "000000000000/frozen",
+            settings,
+        )
+
+    def resent() -> bool:
+        with fleet.database.transaction() as connection:
+            return doubt.resolve(connection) == {"scheduled": 1}
+
+    with fleet.database.transaction() as connection:
+        connection.execute(text("UPDATE stream SET doubt_policy = 'hold'"))
+        assert doubt.resolve(connection) == {}
+        connection.execute(text("UPDATE stream SET doubt_policy = 'resend'"))
+    eventually(resent)
+    late = Answered(
+        row.id, row.epoch, row.enrollment_id, done.armed_at, b"h" * 32, 250, "2.0.0", "Ok"
+    )
+    asyncio.run(cycled([late], []))
+    assert fleet.states() == {"sent": 1}
+    assert fleet.send("transactional") == {}
+    assert fleet.one("SELECT outcome FROM attempt").outcome == "accepted"

@@ -121,16 +121,12 @@ def doctor(
     as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
 ) -> int:
     """Look at Postgres, Redis, the schema, settings and the relay; 3 if something is wrong."""
-    from workers.cli.context import connected
     from workers.doctor import examine
+    from workers.embedded.stack import Stack
 
-    with connected(redis=True) as services:
-        assert services.redis_url is not None
-        found = examine(
-            os.environ["DRIPFLEET_DATABASE_URL"],
-            services.redis_url,
-            os.environ.get("DRIPFLEET_SMTP_URL"),
-        )
+    with Stack(say=say) as stack:
+        stack.adopt()
+        found = examine(stack.database_url, stack.redis_url, stack.smtp_url)
     emit(found, columns=["check", "ok", "says", "next"], as_json=as_json)
     return ExitCode.OK if all(finding.ok for finding in found) else ExitCode.FINDINGS
 
