@@ -146,6 +146,9 @@ a AS (
                       WHERE q.key = m.sequence_key AND q.paused_at IS NOT NULL)
       AND NOT EXISTS (SELECT 1 FROM suppression p
                       WHERE p.address_hmac = s.address_hmac AND p.scope IN ('all', t.class))
+      AND NOT EXISTS (SELECT 1 FROM sequence q, consent c
+                      WHERE t.class = 'marketing' AND q.key = m.sequence_key
+                        AND c.subscriber_id = s.id AND c.topic = q.topic AND NOT c.opted_in)
     RETURNING m.id, m.armed_at)
 SELECT coalesce(string_agg(id::text, ','), ''), coalesce(max(armed_at)::text, ''),
        current_setting('dripfleet.got')

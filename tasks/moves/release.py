@@ -129,7 +129,11 @@ REFUSE = text(
             SELECT t.id, t.busy,
                 coalesce(s.stopped_reason, (
                     SELECT p.reason FROM suppression p WHERE p.address_hmac = s.address_hmac
-                      AND p.scope IN ('all', st.class) LIMIT 1)) AS stop,
+                      AND p.scope IN ('all', st.class) LIMIT 1), (
+                    SELECT 'opted_out' FROM sequence q, consent c
+                    WHERE st.class = 'marketing' AND q.key = m.sequence_key
+                      AND c.subscriber_id = s.id AND c.topic = q.topic
+                      AND NOT c.opted_in)) AS stop,
                 EXISTS (SELECT 1 FROM enrollment e
                         WHERE e.id = m.enrollment_id AND NOT e.active) AS ended,
                 coalesce(m.expires_at <= clock_timestamp(), false) AS expired,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
@@ -47,18 +48,31 @@ class _Said(dict[str, Any]):
         return "unknown"
 
 
+def _readable(value: Any) -> Any:
+    """An instant as the rest of the line has it; anything else as it is."""
+    if not isinstance(value, str) or len(value) < 16 or value[10:11] != "T":
+        return value
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        return value
+    if instant.tzinfo is None:
+        return f"{instant:%Y-%m-%d %H:%M:%S}"
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def sentence(kind: str, step_id: str | None, reason: str | None, detail: Mapping[str, Any]) -> str:
     """Return the line of ``explain`` for a decision as it was stored; never raises.
 
     A kind that another release wrote is named with its reason.
     """
-    words = _Said(detail)
+    words = _Said({name: _readable(value) for name, value in detail.items()})
     words["step"] = step_id or "the start"
     words["reason"] = (reason or "no reason given").replace("_", " ")
     line = _LINES.get(kind, "{step}: " + kind.replace("{", "").replace("}", "") + " ({reason})")
     said = line.format_map(words)
     if kind == "waiting" and "wall" in detail:
-        said += f", which is {detail['wall']} in {words['zone']}"
+        said += f", which is {words['wall']} in {words['zone']}"
     if detail.get("because"):
         said += f" ({detail['because']})"
     if "late_s" in detail:

@@ -196,6 +196,13 @@ def _paused(walk: _Walk, step: SendStep) -> Rest | None:
     return Park(step.id, "sequence_paused", walk.due_at)
 
 
+def _consent(walk: _Walk, step: SendStep) -> str | Rest | None:
+    if walk.sequence.class_ != "marketing" or walk.facts.opted_in:
+        return None
+    reason = "opted_out" if walk.facts.opted_in is False else "not_opted_in"
+    return _refuse(walk, step, "suppressed", reason, leave=reason, topic=walk.sequence.topic)
+
+
 def _suppression(walk: _Walk, step: SendStep) -> str | Rest | None:
     stopped = walk.facts.stopped
     return _refuse(walk, step, "suppressed", stopped, leave=stopped) if stopped else None
@@ -226,7 +233,7 @@ def _late(walk: _Walk, step: SendStep) -> str | Rest | None:
 GATES: Final[tuple[tuple[str, Gate], ...]] = (
     ("paused", _paused),
     ("exit_predicates", _open),
-    ("consent", _open),
+    ("consent", _consent),
     ("suppression", _suppression),
     ("holdout", _open),
     ("lateness", _late),

@@ -44,11 +44,19 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What holds at this moment: the clock of Postgres, the pause, and why a stop forbids mail."""
+    """What holds at this moment.
+
+    Attributes:
+        now: the clock of Postgres.
+        paused: the sequence is.
+        stopped: why a stop forbids mail.
+        opted_in: to the sequence's topic; None where nobody asked.
+    """
 
     now: datetime
     paused: bool = False
     stopped: str | None = None
+    opted_in: bool | None = True
 
 
 @dataclass(frozen=True, slots=True)

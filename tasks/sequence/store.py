@@ -41,13 +41,14 @@ WITH held AS MATERIALIZED (
 SELECT e.id, e.sequence_key, e.sequence_version, e.subscriber_id, e.entry_no, e.step_id,
     e.step_started_at, e.due_at, e.wait_rule, s.zone,
     q.paused_at IS NOT NULL AS paused,
-    coalesce(s.stopped_reason, p.reason) AS stopped,
+    c.opted_in, coalesce(s.stopped_reason, p.reason) AS stopped,
     m.state, m.reason, coalesce(m.reason = 'hard_bounce' OR p.reason = 'hard_bounce', false) AS bounced,
     clock_timestamp() AS now
 FROM held e
 JOIN subscriber s ON s.id = e.subscriber_id
 JOIN sequence q ON q.key = e.sequence_key
 JOIN stream t ON t.key = q.stream
+LEFT JOIN consent c ON c.subscriber_id = e.subscriber_id AND c.topic = q.topic
 LEFT JOIN LATERAL (
     SELECT x.reason FROM suppression x
     WHERE x.address_hmac = s.address_hmac AND x.scope IN ('all', t.class) LIMIT 1) p ON true
@@ -125,7 +126,7 @@ class Planner:
             hard_bounce=row.bounced,
             zone=row.zone,
         )
-        facts = Facts(now=row.now, paused=row.paused, stopped=row.stopped)
+        facts = Facts(row.now, row.paused, row.stopped, row.opted_in)
         return plan(sequence, position, facts, message_lifetime=self._lifetime)
 
     def _messages(self, row: Any, planned: Plan) -> list[moves.NewMessage]:

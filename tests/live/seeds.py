@@ -112,8 +112,16 @@ def sequence(database: Database, source: str, bundles: Mapping[str, Bundle] | No
 
 
 def enroll(database: Database, key: str, ids: list[int]) -> None:
-    """Enroll these, due now."""
+    """Opt these in to the sequence's topic, and enroll them, due now."""
     with database.transaction() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO consent (subscriber_id, topic, opted_in, source)"
+                " SELECT id, q.topic, true, 'test' FROM unnest(CAST(:ids AS bigint[])) id, sequence q"
+                " WHERE q.key = :key ON CONFLICT DO NOTHING"
+            ),
+            {"key": key, "ids": ids},
+        )
         connection.execute(
             text(
                 "INSERT INTO enrollment (sequence_key, sequence_version, subscriber_id, due_at)"

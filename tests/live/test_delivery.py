@@ -169,6 +169,36 @@ def test_a_stop_that_goes_around_our_code_is_seen_at_the_claim(fleet: Fleet) -> 
     assert row.end_reason == "complaint"
 
 
+def test_who_did_not_opt_in_to_the_topic_gets_no_marketing(fleet: Fleet) -> None:
+    out, silent, willing, late = seeds.subscribers(fleet.database, 4)
+    key = seeds.sequence(
+        fleet.database, seeds.ONE_MAIL.format(class_="marketing", template="test/mail")
+    )
+    seeds.enroll(fleet.database, key, [out, silent, willing, late])
+    with fleet.database.transaction() as connection:
+        for sql, who in (
+            ("UPDATE consent SET opted_in = false WHERE subscriber_id = :id", out),
+            ("DELETE FROM consent WHERE subscriber_id = :id", silent),
+        ):
+            connection.execute(text(sql), {"id": who})
+    fleet.scan()
+    with fleet.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE consent SET opted_in = false WHERE subscriber_id = :id"), {"id": late}
+        )
+    fleet.send()
+    with fleet.database.transaction() as connection:
+        told = connection.execute(
+            text("SELECT subscriber_id, state::text, reason FROM message ORDER BY subscriber_id")
+        ).all()
+    assert [tuple(row) for row in told] == [
+        (out, "suppressed", "opted_out"),
+        (silent, "suppressed", "not_opted_in"),
+        (willing, "sent", "accepted"),
+        (late, "suppressed", "opted_out"),
+    ]
+
+
 def test_a_stop_while_the_mail_stands_before_its_dot_is_obeyed(fleet_with: Make) -> None:
     fleet = fleet_with("data:stall,seconds=1.5,limit=1")
     (subscriber,) = fleet.enrolled(1)

@@ -29,7 +29,7 @@ def app() -> Iterator[Celery]:
 
 def outcome(app: Celery, entry: Run, **payload: Any) -> tuple[Any, list[Any]]:
     """What the entry came to, and the log lines that it caused."""
-    task = app.task(base=FleetTask, name="test.entry")(entry)
+    task = app.task(base=FleetTask, name="test.entry", shared=False)(entry)
     with structlog.testing.capture_logs() as lines:
         result = task.apply(kwargs=payload)
     return result.result, lines

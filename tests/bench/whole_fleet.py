@@ -1,0 +1,250 @@
+"""The whole fleet on servers of its own, and what it uses to send many due mails.
+
+Real Celery workers, one of each pool, beat, Postgres with fsync, Valkey and the shipped sink, in a
+folder that is removed afterwards. Durations are those of an operator.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import text
+
+from models.migrate import migrate
+from models.session import Database
+from tasks.errors import Permanent, Transient
+from tasks.moves.settings import DeliverySettings
+from tasks.sequence.enroll import enroll_all
+from tasks.sequence.publish import publish
+from tasks.upkeep import verify as audit
+from tests.bench.cpu_time import cpu_seconds, used_between
+from workers.cli.audit import summary
+from workers.cli.proof import installed_templates, prove
+from workers.embedded.home import Home
+from workers.embedded.ledger import read_ledger
+from workers.embedded.stack import Stack
+from workers.supervisor import Fleet
+
+STREAM = "marketing"
+STILL = 60.0  # seconds without a change after which something is wrong
+EVERY = 0.1  # seconds between two looks at the counters
+
+ONE_MAIL = """\
+key: {key}
+title: First figure
+class: marketing
+topic: product-news
+entry: {{manual: true}}
+steps:
+  - {{id: mail, send: {{template: thank-you/first}}}}
+  - {{id: end, exit: {{reason: completed}}}}
+"""
+SUBSCRIBERS = text("""
+INSERT INTO subscriber (address, address_hmac, first_name, locale, zone, attributes)
+SELECT 'customer-' || lpad(i::text, 7, '0') || '@example.com', sha256(('customer-' || i)::bytea),
+    (ARRAY['Olivia', 'Zoë', 'Liam', 'José', 'Łukasz', 'Imogen', '美咲', 'Γιώργος'])[1 + i % 8],
+    'en-GB', 'Europe/London',
+    jsonb_build_object('purchases', 1 + i % 9, 'spent', (i::bigint * 7919 % 50000) / 100.0,
+        'last_purchase', to_char(date '2026-01-01' + i % 28, 'YYYY-MM-DD'))
+FROM generate_series(1, :n) i
+""")
+TOPIC = text(
+    "INSERT INTO topic (key, title) VALUES ('product-news', 'News') ON CONFLICT DO NOTHING"
+)
+HOLD = text("""
+UPDATE stream SET paused_at = clock_timestamp(), pause_reason = 'benchmark', relay = :relay
+WHERE key = :stream
+""")
+LET_GO = text("""
+UPDATE stream SET paused_at = NULL, pause_reason = NULL WHERE key = :stream
+RETURNING clock_timestamp()
+""")
+DUE = text("SELECT count(*) FROM message WHERE sequence_key = :key AND state = 'scheduled'")
+ENDED = text("SELECT count(*) FROM enrollment WHERE sequence_key = :key AND NOT active")
+SENT = text("""
+SELECT coalesce(sum(n), 0)::bigint FROM counter WHERE sequence_key = :key AND outcome = 'sent'
+""")
+ROWS = text("""
+SELECT rfc_message_id, terminal_at FROM message WHERE sequence_key = :key AND state = 'sent'
+""")
+DURABLE = text("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One window, from the moment the stream was let go to the last mail's record.
+
+    Attributes:
+        mails: how many were due, were sent, and (at our own sink) arrived.
+        seconds: by Postgres's clock; the first doorbell's tick, up to a second, is in it.
+        cpu: seconds of processor by process.
+        octets: of a mail on average; 0 where the sink keeps no ledger.
+    """
+
+    mails: int
+    seconds: float
+    cpu: Mapping[str, float]
+    octets: float
+
+
+class WholeFleet:
+    """A fleet that answers, and its subscribers; a context.
+
+    Args:
+        mails: subscribers, and so mails a window.
+        connections: SMTP connections of the send worker.
+        say: told what goes on.
+        relays: further relays, name → URL on loopback.
+    """
+
+    def __init__(
+        self,
+        mails: int,
+        connections: int,
+        say: Callable[[str], None],
+        relays: Mapping[str, str],
+    ) -> None:
+        self._mails = mails
+        self._windows = 0
+        self._lines = 0
+        self._say = say
+        self._settings = {"DRIPFLEET_CONNECTIONS": str(connections)}
+        self._settings |= {f"DRIPFLEET_SMTP_URL_{n.upper()}": url for n, url in relays.items()}
+
+    def __enter__(self) -> Self:
+        # An operator's own servers and settings are none of the benchmark's business.
+        for name in [name for name in os.environ if name.startswith("DRIPFLEET_")]:
+            del os.environ[name]
+        os.environ.update(self._settings)
+        with ExitStack() as exits:
+            folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="dripfleet-")))
+            self._folder = folder
+            home = exits.enter_context(Home(folder / "home"))
+            self.stack = exits.enter_context(Stack(home, say=self._say, loopback_only=True))
+            self.stack.adopt()
+            self._database = Database(self.stack.database_url, name="dripfleet-bench")
+            exits.callback(self._database.close)
+            migrate(self._database)
+            self._fleet = Fleet(self.stack, flower=False, say=self._say)
+            exits.callback(self._fleet.stop)
+            self._fleet.start()
+            with self._database.transaction() as connection:
+                durable = tuple(connection.execute(DURABLE).one())
+                if durable != ("on", "on"):
+                    raise Permanent(f"Postgres does not write to disk: fsync, commit are {durable}")
+                connection.execute(TOPIC)
+                connection.execute(SUBSCRIBERS, {"n": self._mails})
+            seconds = self._fleet.wait_ready()
+            self._say(f"the fleet answers after {seconds:.0f} s: {self._fleet.pids()}")
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._exits.close()
+
+    def deliver(self, relay: str, sink: tuple[str, int]) -> Delivered:
+        """Make a mail due to everybody, then send them all through a relay, and measure that.
+
+        Args:
+            relay: `default` is the shipped sink, whose ledger is held against the rows.
+            sink: its name and process id, for the account.
+
+        Raises:
+            Transient: nothing moved for a minute, or a process ended.
+            Permanent: sent, due and the ledger differ.
+        """
+        key = self._make_due(relay)
+        name, pid = sink
+        roots = {**self._fleet.pids(), "postgres": self.stack.home.postgres().pid}
+        roots |= {"valkey": self.stack.home.valkey().pid, name: pid}
+        before = cpu_seconds(roots)
+        with self._database.transaction() as connection:
+            began = connection.execute(LET_GO, {"stream": STREAM}).scalar_one()
+        self._wait(SENT, key, "sent", EVERY)
+        used = used_between(before, cpu_seconds(roots))
+        self._wait(ENDED, key, "come to the end", 0.5)
+        if self._fleet.pids().items() - roots.items():
+            raise Transient("a process of the fleet was started again; run the benchmark again")
+        with self._database.transaction() as connection:
+            rows = connection.execute(ROWS, {"key": key}).all()
+        octets = self._compare({row.rfc_message_id for row in rows}, ledger=relay == "default")
+        seconds = (max(row.terminal_at for row in rows) - began).total_seconds()
+        return Delivered(self._mails, seconds, used, octets)
+
+    def arrived(self) -> list[int]:
+        """Octets of each mail that came to the shipped sink since it was last looked at."""
+        return [line.bytes for line in self._new_lines()]
+
+    def verify(self) -> str:
+        """Audit every promise; the audit's one sentence.
+
+        Raises:
+            Permanent: one is broken.
+        """
+        report = audit.verify(self._database, DeliverySettings(), audit.VerifySettings())
+        if not report.clean:
+            raise Permanent(f"the audit found faults, so there is no figure: {summary(report)}")
+        return summary(report)
+
+    def _make_due(self, relay: str) -> str:
+        """Publish a sequence of one mail, enroll everybody, and wait until all is planned."""
+        self._windows += 1
+        key = f"first-figure-{self._windows}"
+        with self._database.transaction() as connection:
+            connection.execute(HOLD, {"stream": STREAM, "relay": relay})
+        file = self._folder / f"{key}.yaml"
+        file.write_text(ONE_MAIL.format(key=key), encoding="utf-8")
+        for proven in prove([str(file)], installed_templates()).require():
+            with self._database.transaction() as connection:
+                publish(connection, proven.loaded, proven.source, proven.bundles)
+        enroll_all(self._database, key)
+        self._wait(DUE, key, "due", 0.5)
+        return key
+
+    def _wait(self, query: Any, key: str, what: str, every: float) -> None:
+        """Tend the fleet until the query counts every mail."""
+        seen, changed = -1, time.monotonic()
+        while True:
+            with self._database.transaction() as connection:
+                count = int(connection.execute(query, {"key": key}).scalar_one())
+            if count >= self._mails:
+                return
+            if count != seen:
+                seen, changed = count, time.monotonic()
+            elif time.monotonic() - changed > STILL:
+                raise Transient(
+                    f"only {count} of {self._mails} mails are {what}, and nothing has moved for"
+                    f" {STILL:g} s; raise the log level and run it again"
+                )
+            self._fleet.run(every)
+
+    def _compare(self, sent: set[str], *, ledger: bool) -> float:
+        """Octets of a mail on average, once it is sure that what was due, sent and taken agree."""
+        lines = list(self._new_lines())
+        arrived = [line.message_id for line in lines]
+        expected = self._mails if ledger else 0
+        if len(sent) != self._mails or len(arrived) != expected or not set(arrived) <= sent:
+            raise Permanent(
+                f"{self._mails} mails were due, {len(sent)} are sent, the sink's ledger has"
+                f" {len(arrived)} lines and {len(set(arrived) - sent)} strangers: no figure"
+            )
+        return sum(line.bytes for line in lines) / len(lines) if lines else 0.0
+
+    def _new_lines(self) -> list[Any]:
+        lines = list(islice(read_ledger(self.stack.home.mail / "ledger.jsonl"), self._lines, None))
+        self._lines += len(lines)
+        return lines
