@@ -41,6 +41,7 @@ class Figure:
     micros: list[float] = field(default_factory=list)
     shares: list[dict[str, float]] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
 
     def add(self, mails: int, seconds: float, cpu: dict[str, float]) -> None:
         """Take one window: `cpu` seconds by process."""
@@ -94,7 +95,9 @@ class Comparison:
     def _fleet(self, fleet: WholeFleet, sink: str, relay: str, pid: int) -> None:
         done: Delivered = fleet.deliver(relay, ("sink", pid))
         self.octets = done.octets or self.octets
-        self._figure("fleet", sink).add(done.mails, done.seconds, dict(done.cpu))
+        figure = self._figure("fleet", sink)
+        figure.firsts.append(done.first)
+        figure.add(done.mails, done.seconds, dict(done.cpu))
 
     def _source(self, pair: Pair, sink: str, port: int, pid: int) -> None:
         before = cpu_seconds({"sink": pid})
@@ -150,6 +153,7 @@ def as_data(comparison: Comparison, rounds: int) -> dict[str, Any]:
                 "cpu_us_per_mail": _rounded(figure.micros, 1),
                 "ratio": None if pair is None else _rounded(_ratios(figure, pair), 3),
                 "cpu_us_by_process": {n: round(v, 1) for n, v in figure.split().items()},
+                "first_after_seconds": [round(first, 2) for first in figure.firsts],
                 "load": [round(load, 2) for load in figure.loads],
             }
             for figure in comparison.figures.values()

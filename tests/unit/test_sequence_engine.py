@@ -376,7 +376,7 @@ def test_the_log_says_why_in_plain_words() -> None:
         "hello: the mail ended failed, so the way goes on (refused)",
         "pause: waits until 2026-03-29 18:00:00 UTC",
         "morning: the zone of the subscriber is unknown, so Europe/Berlin is used",
-        "morning: waits until 2026-03-29T07:30:00+00:00, which is 2026-03-29T09:30:00 in"
+        "morning: waits until 2026-03-29 07:30:00 UTC, which is 2026-03-29 09:30:00 in"
         " Europe/Berlin",
         "last: no mail (late), because of max lateness (25200 s late)",
         "left the sequence at last: completed",
