@@ -47,7 +47,8 @@ def stack(
     with Home(tmp_path_factory.mktemp("home")) as home:
         home.sink(latency=0.02)
         with Stack(home, say=said.append, loopback_only=True) as stack:
-            stack.adopt()
+            for name, value in stack.environment().items():
+                monkeypatch.setenv(name, value)
             yield stack
 
 
