@@ -96,7 +96,7 @@ class Fleet:
             if time.monotonic() - began > timeout:
                 raise Transient(
                     f"No answer within {timeout:g} s from {', '.join(sorted(silent))};"
-                    f" see their logs in {self.stack.home.logs}."
+                    f" see their logs in {self.stack.home.shown(self.stack.home.logs)}."
                 )
             self.stopping.wait(POLL_SECONDS)
         return time.monotonic() - began

@@ -77,5 +77,5 @@ def connected(postgres: bool = True, redis: bool = False) -> Iterator[Services]:
 
 def _url(home: Home, kind: str) -> str:
     if home.running(kind) is None:
-        say(f"starting {kind} in {home.root} for this command ({kind} is not running there)")
+        say(f"starting {kind} in {home.shown()} for this command ({kind} is not running there)")
     return home.postgres().url if kind == "postgres" else home.valkey().url

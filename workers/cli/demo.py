@@ -44,6 +44,7 @@ def demo(
     """
     from models.migrate import migrate
     from models.session import Database
+    from workers.cli.fleet import tell_flower
     from workers.demo import story
     from workers.embedded.stack import Stack
     from workers.supervisor import Fleet
@@ -62,7 +63,7 @@ def demo(
                 seconds = fleet.wait_ready()
                 if not fleet.stopping.is_set():
                     say(f"the fleet answers: {len(fleet.pids())} processes, after {seconds:.1f} s")
-                    _tell_flower(fleet, stack)
+                    tell_flower(fleet)
                     for key, tally in story.enroll(database, customers, imported.shift).items():
                         say(
                             f"{key}: {number(tally.enrolled)} enrolled,"
@@ -74,7 +75,7 @@ def demo(
                     clean = _conclude(database, stack)
                     if not leave and sys.stdout.isatty() and sys.stdin.isatty():
                         say("the fleet stays up until Ctrl-C")
-                        _tell_flower(fleet, stack)
+                        tell_flower(fleet)
                         fleet.run()
                     if not clean:
                         raise typer.Exit(ExitCode.FINDINGS)
@@ -85,12 +86,6 @@ def demo(
                 say("stopping: beat, planner, delivery, the rest")
                 fleet.stop()
                 database.close()
-
-
-def _tell_flower(fleet: Fleet, stack: Stack) -> None:
-    url = fleet.flower_url()
-    if url is not None:
-        say(f"Flower: {url} (user dripfleet, password in {stack.home.root / 'secrets'})")
 
 
 def _watch(database: Database, fleet: Fleet, stack: Stack) -> None:
@@ -111,7 +106,7 @@ def _watch(database: Database, fleet: Fleet, stack: Stack) -> None:
             elif time.monotonic() - changed > STILL:
                 raise Transient(
                     f"nothing has moved for {STILL:g} s; run `dripfleet status` and `dripfleet"
-                    f" doctor` in a second terminal, and look into {stack.home.logs}"
+                    f" doctor` in a second terminal, and look into {stack.home.shown(stack.home.logs)}"
                 )
             before = now
             fleet.run(1.0)
@@ -147,7 +142,7 @@ def _figures(now: Overview, rate: float) -> list[tuple[str, str]]:
         ("enrolled", number(now.enrolled)),
         ("planned", number(now.planned)),
         ("sent", number(now.sent)),
-        ("per second", f"{rate:,.0f}"),
+        ("per second", number(round(rate))),
         ("in doubt", number(now.in_doubt)),
         ("failed", number(now.failed)),
         ("queue", number(now.due + now.working + now.armed)),
@@ -191,6 +186,8 @@ def _conclude(database: Database, stack: Stack) -> bool:
     )
     if not report.clean:
         show(report)
-    command = f"dripfleet verify --sink {ledger}" if embedded else "dripfleet verify"
+    command = (
+        f"dripfleet verify --sink {stack.home.shown(ledger)}" if embedded else "dripfleet verify"
+    )
     say(f"{command}: {summary(report)}", style="green" if report.clean else "red")
     return report.clean

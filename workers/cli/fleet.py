@@ -55,7 +55,7 @@ def up(
                 seconds = fleet.wait_ready()
                 if not fleet.stopping.is_set():
                     say(f"the fleet answers, {len(fleet.pids())} processes, after {seconds:.1f} s")
-                    _tell_flower(fleet)
+                    tell_flower(fleet)
                 fleet.run()
             finally:
                 say("stopping: beat, planner, delivery, the rest")
@@ -152,9 +152,12 @@ def _require(*variables: str) -> None:
         )
 
 
-def _tell_flower(fleet: Fleet) -> None:
+def tell_flower(fleet: Fleet) -> None:
+    """Say where Flower is, and where its password; never the password."""
     if url := fleet.flower_url():
-        say(f"Flower: {url}, user dripfleet, password in {fleet.stack.home.root}/secrets/flower")
+        home = fleet.stack.home
+        secret = home.shown(home.root / "secrets" / "flower")
+        say(f"Flower: {url} (user dripfleet, password in {secret})")
 
 
 def _is_older(wanted: str, stands: str | None) -> bool:

@@ -24,6 +24,7 @@ from tasks.errors import Permanent
 from tasks.sequence.enroll import BATCH, Tally, enroll_all, enroll_identities
 from tasks.sequence.publish import publish, sample_subscribers, topic_keys
 from tasks.upkeep.overview import Overview, overview
+from workers.cli.render import number
 from workers.demo import customers as cdnow
 
 SHORT = "thank-you"
@@ -56,12 +57,14 @@ def bring_in(database: Database, count: int | None, say: Callable[[str], None]) 
         database, cdnow.subscribers_csv(count, shift), name="customers", secret=secret,
         rejects=rejects,
     )  # fmt: skip
-    say(f"customers: {people.rows:,} rows, {people.new:,} new")
+    say(f"customers: {number(people.rows)} rows, {number(people.new)} new")
     deeds = import_events(
         database, cdnow.events_csv(count), name="purchases", source=cdnow.SOURCE, secret=secret,
         rejects=rejects, shift_to_today=True,
     )  # fmt: skip
-    say(f"purchases: {deeds.rows:,} rows, {deeds.new:,} new, moved by {shift.days:,} days")
+    say(
+        f"purchases: {number(deeds.rows)} rows, {number(deeds.new)} new, moved by {number(shift.days)} days"
+    )
     return Imported(people.new, deeds.new, shift)
 
 

@@ -53,6 +53,12 @@ class Home:
         self.run = self.root / "run"
         self._used: dict[str, tuple[launch.Service, int]] = {}
 
+    def shown(self, path: Path | None = None) -> str:
+        """The folder, or `path` in it, as one would type it here."""
+        path = path or self.root
+        here = Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
     def __enter__(self) -> Self:
         return self
 

@@ -84,7 +84,7 @@ class Stack:
             self.home = self._given_home or exits.enter_context(Home(self._root))
             for kind in self.embedded:
                 if self.home.running(kind) is None:
-                    self._say(f"starting {kind} in {self.home.root}")
+                    self._say(f"starting {kind} in {self.home.shown()}")
                 self._urls[kind] = self._start(kind)
             self._exits = exits.pop_all()
         return self
