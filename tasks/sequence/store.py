@@ -16,7 +16,6 @@ from tasks.moves import plan as moves
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
 from tasks.sequence.engine import (
-    Await,
     Exit,
     Facts,
     HandOff,
@@ -172,43 +171,17 @@ def _put_off(row: Any, why: str) -> moves.Resting:
 def _resting(enrollment_id: int, planned: Plan) -> moves.Resting:
     decisions = tuple((d.kind, d.step_id, d.reason, d.detail) for d in planned.decisions)
     rest = planned.rest
-    match rest:
-        case HandOff() | Await():
-            return moves.Resting(enrollment_id, rest.step_id, True, decisions=decisions)
-        case Wait():
-            return moves.Resting(
-                enrollment_id,
-                rest.step_id,
-                True,
-                due_at=rest.until,
-                wait_rule=rest.rule,
-                decisions=decisions,
-            )
-        case Postpone():
-            return moves.Resting(
-                enrollment_id,
-                rest.step_id,
-                False,
-                due_at=rest.until,
-                wait_rule=rest.rule,
-                decisions=decisions,
-            )
-        case Park():
-            return moves.Resting(
-                enrollment_id,
-                rest.step_id,
-                False,
-                parked_from=rest.due_at,
-                decisions=decisions,
-            )
-        case Exit():
-            return moves.Resting(
-                enrollment_id,
-                rest.step_id,
-                True,
-                end_reason=rest.reason,
-                decisions=decisions,
-            )
+    return moves.Resting(
+        enrollment_id,
+        rest.step_id,
+        # A send that is put off or held has not begun: the gates are asked again.
+        started=not isinstance(rest, Postpone | Park),
+        due_at=rest.until if isinstance(rest, Wait | Postpone) else None,
+        wait_rule=rest.rule if isinstance(rest, Wait | Postpone) else None,
+        parked_from=rest.due_at if isinstance(rest, Park) else None,
+        end_reason=rest.reason if isinstance(rest, Exit) else None,
+        decisions=decisions,
+    )
 
 
 DUE_OF_STREAMS = text("""

@@ -7,6 +7,7 @@ their real proportion; judged by the sink's own ledger and by the audit.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -117,4 +118,8 @@ def test_kills_in_the_middle_of_the_demo_lose_and_copy_nothing(
     assert set(report.states) <= {"sent", "sent_assumed"}
     # What was assumed sent may be missing there, and nothing else.
     assert planned - len(arrived) <= report.states.get("sent_assumed", 0)
+    leaks = re.compile(rb"[\w.+-]+@example\.com|\bk1\.[\w-]{11}\.|Subject:|postgresql://\w+:(?!\*)")
+    for log in stack.home.logs.iterdir():
+        found = leaks.search(log.read_bytes())
+        assert found is None, f"{log.name} holds {found and found.group()!r}"
     assert report.sink is not None and report.sink.known == len(arrived)
