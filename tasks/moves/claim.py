@@ -42,8 +42,9 @@ class Claim:
 # What is due in a stream, oldest first. Compared with a subselect: `clock_timestamp()` bare is
 # volatile and no index condition, and an empty look would walk every future row. The more crashes a
 # row has seen the fewer of its kind are taken at once, so that the guilty one ends up alone while
-# two kills of a worker with a full window cost seconds, not minutes; what was passed over keeps the
-# cursor from moving on. `unfit`: stopped, suppressed or expired; `refuse` gives it the reason.
+# two kills of a worker with a full window cost seconds, not minutes; of those with more than two a
+# process holds one. What was passed over keeps the cursor from moving on. `unfit`: stopped,
+# suppressed, expired, or accepted after all; `refuse` gives it the reason.
 CLAIM = text("""
 WITH due AS MATERIALIZED (
     SELECT m.id, m.run_at, m.crashes FROM message m
@@ -58,7 +59,10 @@ pick AS MATERIALIZED (
     UNION ALL
     (SELECT id FROM due WHERE crashes = 2 ORDER BY run_at LIMIT 50)
     UNION ALL
-    (SELECT id FROM due WHERE crashes > 2 ORDER BY run_at LIMIT 1))
+    (SELECT id FROM due WHERE crashes > 2 AND NOT EXISTS (
+        SELECT 1 FROM message h
+        WHERE h.watch_at IS NOT NULL AND h.owner = :owner AND h.crashes > 2)
+     ORDER BY run_at LIMIT 1))
 UPDATE message m SET
     state = 'working', epoch = m.epoch + 1, takes = m.takes + 1, owner = :owner,
     run_at = NULL, parked_from = NULL,
@@ -75,8 +79,11 @@ RETURNING m.id, m.epoch, m.effect_key, m.rfc_message_id, m.subscriber_id, m.enro
     s.address, m.template, m.template_version, m.variables, m.frozen_at, m.crashes,
     m.maybe_delivered, m.content_sha256,
     CASE WHEN m.maybe_delivered
-         THEN (SELECT c.body FROM content c WHERE c.message_id = m.id) END AS body,
-    (s.stopped_at IS NOT NULL OR m.expires_at <= clock_timestamp() OR EXISTS (
+         THEN (SELECT c.body FROM content c
+               WHERE c.message_id = m.id AND c.sha256 = m.content_sha256) END AS body,
+    (m.maybe_delivered AND EXISTS (
+        SELECT 1 FROM attempt a WHERE a.message_id = m.id AND a.outcome = 'accepted')
+     OR s.stopped_at IS NOT NULL OR m.expires_at <= clock_timestamp() OR EXISTS (
         SELECT 1 FROM suppression p, stream t
         WHERE p.address_hmac = s.address_hmac AND t.key = m.stream
           AND p.scope IN ('all', t.class))) IS TRUE AS unfit,
@@ -99,9 +106,10 @@ FROM held WHERE m.id = held.id
 KEEP_CONTENT = text("""
 INSERT INTO content AS c (message_id, sha256, body)
 SELECT r.id, r.sha256, r.body
-FROM unnest(CAST(:ids AS bigint[]), CAST(:hashes AS bytea[]), CAST(:bodies AS bytea[]))
-     AS r (id, sha256, body)
-JOIN message m ON m.id = r.id AND m.state = 'working' AND NOT m.maybe_delivered
+FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:hashes AS bytea[]),
+            CAST(:bodies AS bytea[])) AS r (id, epoch, sha256, body)
+JOIN message m ON m.id = r.id AND m.epoch = r.epoch
+              AND m.state = 'working' AND NOT m.maybe_delivered
 ON CONFLICT (message_id) DO UPDATE SET sha256 = excluded.sha256, body = excluded.body
 """)
 
@@ -149,13 +157,14 @@ def renew(connection: Connection, held: list[tuple[int, int]], lease: float) -> 
     ).rowcount
 
 
-def keep_content(connection: Connection, mails: list[tuple[int, bytes, bytes]]) -> None:
-    """Store (id, sha256, body) of working mails on a stream that may have to send them again."""
+def keep_content(connection: Connection, mails: list[tuple[int, int, bytes, bytes]]) -> None:
+    """Store (id, epoch, sha256, body) of working mails that their stream may have to send again."""
     connection.execute(
         KEEP_CONTENT,
         {
             "ids": [mail[0] for mail in mails],
-            "hashes": [mail[1] for mail in mails],
-            "bodies": [mail[2] for mail in mails],
+            "epochs": [mail[1] for mail in mails],
+            "hashes": [mail[2] for mail in mails],
+            "bodies": [mail[3] for mail in mails],
         },
     )

@@ -137,7 +137,8 @@ a AS (
       AND coalesce(m.watch_at, '-infinity') > clock_timestamp() + make_interval(secs => $6::float8)
       AND (m.expires_at IS NULL OR m.expires_at > clock_timestamp())
       AND m.allowed @> clock_timestamp()
-      AND (NOT m.maybe_delivered OR m.content_sha256 = r.sha256)
+      AND (NOT m.maybe_delivered OR (m.content_sha256 = r.sha256 AND NOT EXISTS (
+              SELECT 1 FROM attempt x WHERE x.message_id = m.id AND x.outcome = 'accepted')))
       AND m.subscriber_id = r.subscriber_id AND s.id = r.subscriber_id AND s.address = r.address
       AND s.stopped_at IS NULL
       AND t.key = m.stream AND t.paused_at IS NULL

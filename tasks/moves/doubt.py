@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from tasks.moves.settings import DeliverySettings
-from tasks.moves.statement import move
+from tasks.moves.statement import HELD, SAME, move
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ DOUBT = text(
     FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:causes AS text[]))
          AS r (id, epoch, cause)
     JOIN message m ON m.id = r.id""",
-        "m.state = 'armed' AND m.epoch = (SELECT t.epoch FROM target t WHERE t.id = m.id)",
+        f"m.state = 'armed' AND {HELD}",
         f"""
         state = 'in_doubt', owner = NULL, maybe_delivered = true,
         watch_at = (SELECT {HOLD} FROM stream st WHERE st.key = m.stream),
         last_stage = 'dot', reason = t.cause""",
-        source="JOIN target t ON t.id = lm.id",
+        source=SAME,
         returning=", m.epoch, m.armed_at, m.content_sha256, m.reason, CAST(:owner AS text) AS held_by",
         extra=TRIED,
     )
@@ -115,7 +115,7 @@ HOLD_BACK = text(
     SELECT r.id, r.epoch, m.enrollment_id
     FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[])) AS r (id, epoch)
     JOIN message m ON m.id = r.id""",
-        "m.state = 'scheduled' AND m.epoch = (SELECT t.epoch FROM target t WHERE t.id = m.id)",
+        f"m.state = 'scheduled' AND {HELD}",
         """
         state = 'in_doubt', run_at = NULL, parked_from = NULL, watch_at = 'infinity',
         maybe_delivered = true, reason = :reason""",

@@ -10,6 +10,12 @@ WHERE key = :key AND paused_at IS NULL
 """)
 RESUME = text("UPDATE sequence SET paused_at = NULL, pause_reason = NULL WHERE key = :key")
 
+PAUSE_STREAM = text("""
+UPDATE stream SET paused_at = clock_timestamp(), pause_reason = :reason
+WHERE key = :key AND paused_at IS NULL
+""")
+RESUME_STREAM = text("UPDATE stream SET paused_at = NULL, pause_reason = NULL WHERE key = :key")
+
 # Only while a sequence is paused, so the walk over a backlog of the others is the exception.
 PARK = text("""
 UPDATE message m SET parked_from = m.run_at, run_at = 'infinity'
@@ -49,6 +55,16 @@ def pause(connection: Connection, key: str, reason: str) -> bool:
 def resume(connection: Connection, key: str) -> None:
     """Let it run again; `wake` brings back what was parked."""
     connection.execute(RESUME, {"key": key})
+
+
+def pause_stream(connection: Connection, key: str, reason: str) -> bool:
+    """Stop a stream: its messages keep their places; False: it was paused already, or is none."""
+    return connection.execute(PAUSE_STREAM, {"key": key, "reason": reason}).rowcount > 0
+
+
+def resume_stream(connection: Connection, key: str) -> bool:
+    """Let a stream go on; False: there is none of that name."""
+    return connection.execute(RESUME_STREAM, {"key": key}).rowcount > 0
 
 
 def park(connection: Connection) -> int:

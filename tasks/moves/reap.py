@@ -41,10 +41,10 @@ RELEASE_OWNER = text(
 )
 
 HELD_BY_OWNER = text("""
-SELECT m.id, m.epoch, m.state, m.enrollment_id, m.armed_at::text, m.content_sha256 FROM message m
+SELECT m.id, m.epoch, 'armed', m.enrollment_id, m.armed_at::text, m.content_sha256 FROM message m
 WHERE m.watch_at IS NOT NULL AND m.owner = :owner AND m.state = 'armed'
 UNION ALL
-SELECT m.id, a.epoch, m.state, m.enrollment_id, a.armed_at::text, a.content_sha256
+SELECT m.id, a.epoch, 'in_doubt', m.enrollment_id, a.armed_at::text, a.content_sha256
 FROM attempt a JOIN message m ON m.id = a.message_id
 WHERE a.owner = :owner AND a.outcome = 'in_doubt'
 """)
@@ -78,10 +78,11 @@ def release_owner(connection: Connection, owner: str, settings: DeliverySettings
 def held_by(
     connection: Connection, owner: str
 ) -> list[tuple[int, int, str, int | None, str, bytes]]:
-    """What an owner had armed, or others have put in doubt since.
+    """What an owner has armed, and which attempts of it others have put in doubt since.
 
     Returns:
-        (id, epoch, state, enrollment id, armed_at as text, content hash) a row.
+        (id, epoch, 'armed' or 'in_doubt', enrollment id, armed_at as text, content hash) an attempt;
+        a message that it tried twice stands there twice.
     """
     return [
         (row[0], row[1], str(row[2]), row[3], row[4], row[5])

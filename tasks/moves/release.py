@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from tasks.moves.settings import DeliverySettings
-from tasks.moves.statement import move
+from tasks.moves.statement import HELD, SAME, move
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,7 @@ ROWS = """
 GIVE_BACK = text(
     move(
         ROWS,
-        "m.epoch = (SELECT t.epoch FROM target t WHERE t.id = m.id)"
-        " AND m.state IN ('working', 'armed', 'in_doubt', 'sent_assumed')",
+        f"{HELD} AND m.state IN ('working', 'armed', 'in_doubt', 'sent_assumed')",
         """
         state = CASE WHEN lm.was = 'sent_assumed' OR (m.crashes + 1 >= :max_crashes AND t.crashed
                           AND lm.was = 'working')
@@ -72,7 +71,7 @@ GIVE_BACK = text(
         crashes = m.crashes + CAST(t.crashed AS integer),
         reason = t.reason,
         last_stage = coalesce(t.stage, m.last_stage), last_code = coalesce(t.code, m.last_code)""",
-        source="JOIN target t ON t.id = lm.id",
+        source=SAME,
         returning=", m.epoch, m.armed_at, m.content_sha256, t.stage, t.code",
         extra=""",
 tried AS (
@@ -89,15 +88,15 @@ tried AS (
 FAIL = text(
     move(
         ROWS,
-        "m.state = 'working' AND m.epoch = (SELECT t.epoch FROM target t WHERE t.id = m.id)",
+        f"m.state = 'working' AND {HELD}",
         """
         state = 'failed', owner = NULL, watch_at = NULL, terminal_at = clock_timestamp(),
         reason = t.reason, last_stage = t.stage, last_code = t.code""",
-        source="JOIN target t ON t.id = lm.id",
+        source=SAME,
     )
 )
 
-# Why ARM would not have it. The order is the order of the sentence in DELIVERY.md.
+# Why ARM would not have it. An earlier copy that turned out to be accepted comes first; the order is the order of the sentence in DELIVERY.md.
 REFUSE = text(
     move(
         """
@@ -105,18 +104,20 @@ REFUSE = text(
     FROM unnest(CAST(:ids AS bigint[]), CAST(:epochs AS integer[]), CAST(:addresses AS text[]),
                 CAST(:busy AS boolean[])) AS r (id, epoch, address, busy)
     JOIN message m ON m.id = r.id""",
-        "m.state = 'working' AND m.epoch = (SELECT t.epoch FROM target t WHERE t.id = m.id)",
+        f"m.state = 'working' AND {HELD}",
         """
         state = w.becomes, owner = NULL, watch_at = NULL, reason = w.reason,
         terminal_at = CASE WHEN w.becomes <> 'scheduled' THEN clock_timestamp() END,
         run_at = CASE WHEN w.becomes = 'scheduled' THEN w.again END""",
         source="""JOIN (
-        SELECT x.id, x.again,
-            CASE WHEN x.stop IS NOT NULL THEN 'suppressed'
+        SELECT x.id, x.epoch, x.again,
+            CASE WHEN x.accepted THEN 'sent'
+                 WHEN x.stop IS NOT NULL THEN 'suppressed'
                  WHEN x.ended THEN 'cancelled'
                  WHEN x.expired OR x.again IS NULL THEN 'expired'
                  ELSE 'scheduled' END::message_state AS becomes,
-            CASE WHEN x.stop IS NOT NULL THEN x.stop
+            CASE WHEN x.accepted THEN 'evidence'
+                 WHEN x.stop IS NOT NULL THEN x.stop
                  WHEN x.ended THEN 'enrollment_ended'
                  WHEN x.expired THEN 'expired'
                  WHEN x.again IS NULL THEN 'no_window_left'
@@ -126,7 +127,10 @@ REFUSE = text(
                  WHEN x.busy THEN 'subscriber_busy'
                  ELSE 'not_armed' END AS reason
         FROM (
-            SELECT t.id, t.busy,
+            SELECT t.id, t.epoch, t.busy,
+                m.maybe_delivered AND EXISTS (
+                    SELECT 1 FROM attempt a
+                    WHERE a.message_id = m.id AND a.outcome = 'accepted') AS accepted,
                 coalesce(s.stopped_reason, (
                     SELECT p.reason FROM suppression p WHERE p.address_hmac = s.address_hmac
                       AND p.scope IN ('all', st.class) LIMIT 1), (
@@ -147,7 +151,7 @@ REFUSE = text(
                            THEN make_interval(secs => :retry) ELSE interval '0' END) AS again
             FROM target t JOIN message m ON m.id = t.id
             JOIN subscriber s ON s.id = m.subscriber_id
-            JOIN stream st ON st.key = m.stream) x) w ON w.id = lm.id""",
+            JOIN stream st ON st.key = m.stream) x) w ON w.id = lm.id AND w.epoch = lm.epoch""",
         returning=", m.reason",
         result="SELECT id, now, reason FROM moved",
     )
@@ -156,7 +160,7 @@ REFUSE = text(
 SUPPRESS = text("""
 INSERT INTO suppression (address_hmac, scope, reason)
 SELECT s.address_hmac, 'all', :reason FROM subscriber s
-JOIN message m ON m.subscriber_id = s.id WHERE m.id = :id
+JOIN message m ON m.subscriber_id = s.id WHERE m.id = :id AND s.address = :address
 ON CONFLICT (address_hmac, scope) DO NOTHING
 """)
 
@@ -222,8 +226,9 @@ def refuse(
     return [(row.id, str(row.now), row.reason) for row in result]
 
 
-def suppress_recipient(connection: Connection, message_id: int, reason: str) -> None:
-    """Suppress the address that a message went to; takes the subscriber's lock, so it comes first
-    in its transaction, and never rides in a cycle.
-    """  # noqa: D205
-    connection.execute(SUPPRESS, {"id": message_id, "reason": reason})
+def suppress_recipient(connection: Connection, message_id: int, address: str, reason: str) -> None:
+    """Suppress the address that a message went to, if its subscriber still has it.
+
+    Takes the subscriber's lock, so it comes first in its transaction, and never rides in a cycle.
+    """
+    connection.execute(SUPPRESS, {"id": message_id, "address": address, "reason": reason})

@@ -28,7 +28,7 @@ class DeliverySettings(BaseSettings):
     backoff_first: float = Field(900, gt=0, description="after the first 4yz; doubles")
     backoff_max: float = Field(14400, gt=0, description="and never more than this")
     message_lifetime: float = Field(259200, gt=0, description="from hand-off to `expired`")
-    max_crashes: int = Field(4, gt=1, description="takes that ended in a crash before `poison`")
+    max_crashes: int = Field(6, gt=3, description="takes that ended in a crash before `poison`")
 
     @model_validator(mode="after")
     def _order(self) -> Self:

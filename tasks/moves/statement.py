@@ -18,6 +18,9 @@ def quoted(states: tuple[str, ...]) -> str:
 LIVE_SQL = quoted(LIVE)
 TERMINAL_SQL = quoted(TERMINAL)
 
+HELD = "EXISTS (SELECT 1 FROM target t WHERE t.id = m.id AND t.epoch = m.epoch)"
+SAME = "JOIN target t ON t.id = lm.id AND t.epoch = lm.epoch"
+
 # From a CTE `moved(id, enrollment_id, sequence_key, step_id, was, now)`. A counter's shard is the
 # backend, so that two transactions never wait for each other's counters.
 AFTERMATH = f"""
@@ -52,7 +55,8 @@ def move(
     """Write the statement of a move.
 
     Args:
-        target: a query for (id, enrollment_id, …) that takes no lock; seen as CTE `target`.
+        target: a query for (id, enrollment_id, …) that takes no lock; seen as CTE `target`. Where it
+            has an epoch, guard with `HELD` and join on `SAME`: an id may stand in it twice.
         guard: what must hold of `m` once its lock is held (a row that fails it is left alone).
         assign: the SET list; may use `m`, `lm` (id, was) and whatever `source` joins.
         result: the final SELECT, over CTE `moved`.
@@ -69,7 +73,7 @@ le AS MATERIALIZED (
     WHERE e.id = ANY(ARRAY(SELECT t.enrollment_id FROM target t))
     ORDER BY e.id FOR NO KEY UPDATE{skip}),
 lm AS MATERIALIZED (
-    SELECT m.id, m.state AS was FROM message m
+    SELECT m.id, m.epoch, m.state AS was FROM message m
     WHERE m.id = ANY(ARRAY(SELECT t.id FROM target t))
       AND (SELECT count(*) FROM le) >= 0
       AND (m.enrollment_id IS NULL OR m.enrollment_id IN (SELECT le.id FROM le))

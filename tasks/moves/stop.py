@@ -12,6 +12,9 @@ from sqlalchemy import Connection, text
 
 from tasks.moves.statement import move
 
+# The subscriber's lock before its row, in id order: as the triggers on suppression and consent do.
+LOCK = text("SELECT pg_advisory_xact_lock(id) FROM unnest(CAST(:ids AS bigint[])) AS id")
+
 MARK = text("""
 UPDATE subscriber SET stopped_at = clock_timestamp(), stopped_reason = :reason
 WHERE id = ANY(ARRAY(
@@ -62,6 +65,7 @@ def stop_subscribers(connection: Connection, ids: Sequence[int], reason: str) ->
     if len(ids) > 500:
         raise ValueError(f"{len(ids)} subscribers in one transaction; stop at most 500 at a time")
     parameters = {"ids": sorted(ids), "reason": reason}
+    connection.execute(LOCK, parameters)
     connection.execute(MARK, parameters)
     ended = int(connection.execute(END_ENROLLMENTS, parameters).scalar_one())
     suppressed = int(connection.execute(SUPPRESS_QUEUED, parameters).scalar_one())

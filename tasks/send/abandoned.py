@@ -34,6 +34,7 @@ class AbandonedJournal:
     path: Path
     owner: Owner
     same_boot: bool
+    database: str = ""
     corrupt: bool = False
     dots: set[Effect] = field(default_factory=set)
     replies: dict[Effect, Heard] = field(default_factory=dict)
@@ -86,14 +87,15 @@ def _read(path: Path, content: bytes) -> AbandonedJournal:
     try:
         said = json.loads(head)
         who = Owner.parse(said["owner"])
+        database = str(said.get("database", ""))
         whole = said["v"] == 1 and who.instance == path.stem and bool(lines)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         whole = False
     if not whole:
         # Without its header the file's name still tells the instance, and nothing tells the boot.
-        who = Owner(_UNKNOWN_BOOT, path.stem)
+        who, database = Owner(_UNKNOWN_BOOT, path.stem), ""
     known = who.boot_id == boot_id() != _UNKNOWN_BOOT
-    journal = AbandonedJournal(path, who, same_boot=known, corrupt=not whole)
+    journal = AbandonedJournal(path, who, same_boot=known, database=database, corrupt=not whole)
     # What follows the last line end is torn: its write never returned, so no dot followed it.
     for line in lines[:-1]:
         if dot := _DOT.fullmatch(line):

@@ -26,6 +26,7 @@ from tasks.send.transport import boottime
 log = structlog.get_logger()
 
 BUSY_PAUSE: Final = 0.05  # seconds before a subscriber's lock is tried again
+FULL_PAUSE: Final = 5.0  # seconds before a journal that took nothing is tried again
 STUCK_PAUSE: Final = 1.0  # seconds before a RECORD that failed alone is tried again
 
 Reply: TypeAlias = Accepted | Deferred | Refused
@@ -66,6 +67,7 @@ class Cycles:
         self._answers: list[tuple[Mail, Reply]] = []
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._full_until = 0.0
         self._pipeline = self._connect()
 
     def close(self) -> None:
@@ -76,6 +78,10 @@ class Cycles:
         """Wait for this mail's ARM: the latest boottime for its dot, or None, and it is settled."""
         if self._holder.draining:
             self._holder.settle(mail, GiveBack("drained", 0.0))
+            return None
+        if self._journal.torn or boottime() < self._full_until:
+            # Without a journal no dot, and without a dot no ARM: it would only count attempts.
+            self._holder.settle(mail, GiveBack("journal_full", self._settings.refused_retry, "arm"))
             return None
         mail.permit = self._loop.create_future()
         mail.ready_since = boottime()
@@ -100,7 +106,7 @@ class Cycles:
 
     async def _cycle(self, answers: list[tuple[Mail, Reply]], ready: list[Mail]) -> None:
         if answers:
-            self._note_replies(answers)
+            self.note(answers)
         try:
             await self._run(answers, ready)
         except StatementFailed as error:
@@ -123,8 +129,7 @@ class Cycles:
         if ready:
             self._permit(ready, done, began)
         try:
-            # What has been answered since and is not noted yet stands among the dots.
-            self._journal.compact([(mail.id, mail.epoch) for mail in self._holder.armed], [])
+            self._journal.compact()
         except JournalFull as error:
             log.warning("journal_not_compacted", error=str(error))
 
@@ -135,6 +140,7 @@ class Cycles:
         try:
             self._journal.append_dots([(mail.id, mail.epoch) for mail in armed])
         except JournalFull as error:
+            self._full_until = boottime() + FULL_PAUSE
             log.error("journal_full", error=str(error), rows=len(armed))
             for mail in armed:
                 self._forbid(mail, GiveBack("journal_full", self._settings.refused_retry, "arm"))
@@ -221,7 +227,8 @@ class Cycles:
                 pause = min(pause * 2, 5.0)
         self._wake.set()
 
-    def _note_replies(self, answers: Sequence[tuple[Mail, Reply]]) -> None:
+    def note(self, answers: Sequence[tuple[Mail, Reply]]) -> None:
+        """Write these replies into the journal, before anything else is done about them."""
         try:
             self._journal.append_replies(
                 [

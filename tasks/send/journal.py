@@ -7,7 +7,7 @@ what it says, never in its silence.
 
 ::
 
-    {"v": 1, "owner": "3f0c…/9a1b…", "at": "2026-01-01T00:00:00+00:00"}
+    {"v": 1, "owner": "3f0c…/9a1b…", "database": "7431…/16384", "at": "2026-01-01T00:00:00+00:00"}
     d MESSAGE EPOCH                               before the dot
     r MESSAGE EPOCH CODE ENHANCED|- TEXT          after the reply
 """
@@ -39,22 +39,34 @@ class JournalFull(Transient):
 class Journal:
     """The journal of this process; every method is called from one thread."""
 
-    def __init__(self, path: Path, owner: Owner, fd: int, header: int) -> None:
+    def __init__(self, path: Path, owner: Owner, fd: int, header: bytes) -> None:
         self.path = path
         self.owner = owner
         self._fd = fd
-        self._size = self._header = header
+        self._header = header
+        self._size = len(header)
         self._broken = False
+        # Dots without a settled row, each with the line of its reply once that was heard.
+        self._open: dict[Effect, str] = {}
         _open_journals.add(self)
 
     @classmethod
-    def create(cls, folder: Path, owner: Owner) -> Journal:
+    def create(cls, folder: Path, owner: Owner, database: str = "") -> Journal:
         """Make and lock ``<instance>.journal``, mode 0600, in a folder on a local disk.
+
+        ``database`` names the one whose rows these are: no other may be told of them.
 
         Raises:
             JournalFull: if it cannot be made.
         """
-        return cls(folder / f"{owner.instance}.journal", owner, *_made(folder, owner, b""))
+        header = _header(owner, database)
+        path = folder / f"{owner.instance}.journal"
+        return cls(path, owner, _made(path, header), header)
+
+    @property
+    def torn(self) -> bool:
+        """Whether nothing can be noted any more; a restart makes a new one."""
+        return self._broken or self._fd < 0
 
     def append_dots(self, dots: Iterable[Effect]) -> None:
         """Note, in one write, the dots that are about to be written.
@@ -62,7 +74,9 @@ class Journal:
         Raises:
             JournalFull: nothing was noted; the dots must not be written.
         """
-        self._append("".join([f"d {message} {epoch}\n" for message, epoch in dots]))
+        noted = list(dots)
+        self._append("".join([f"d {message} {epoch}\n" for message, epoch in noted]))
+        self._open.update(dict.fromkeys(noted, ""))
 
     def append_replies(self, replies: Iterable[tuple[int, int, int, str | None, str]]) -> None:
         """Note, in one write, what was heard: (message id, epoch, code, enhanced code, text).
@@ -70,22 +84,20 @@ class Journal:
         Raises:
             JournalFull: nothing was noted; the outcome still goes into the database.
         """
-        self._append("".join([_reply_line(*reply) for reply in replies]))
+        lines = {(reply[0], reply[1]): _reply_line(*reply) for reply in replies}
+        self._append("".join(lines.values()))
+        self._open.update(lines)
 
-    def truncate_if_settled(self, open_count: int, *, limit: int = LIMIT) -> bool:
-        """Begin anew if it is over its limit and no dot is without a recorded outcome."""
-        if open_count or self._size <= limit:
-            return False
-        return self._cut(self._header)
+    def settled(self, message: int, epoch: int) -> None:
+        """Forget a dot whose outcome stands in the database.
 
-    def compact(
-        self,
-        dots: Iterable[Effect],
-        replies: Iterable[tuple[int, int, int, str | None, str]],
-        *,
-        limit: int = LIMIT,
-    ) -> bool:
-        """Begin anew with what is not recorded yet: the way for a worker that is never idle.
+        Never one in doubt: its row stays open to what this file knows, and without its line the
+        file would say that the dot was not written.
+        """
+        self._open.pop((message, epoch), None)
+
+    def compact(self, *, limit: int = LIMIT) -> bool:
+        """Begin anew with what is not settled yet, once it is over its limit.
 
         The old file stays in force until the new one, locked and complete, takes its name.
 
@@ -94,12 +106,13 @@ class Journal:
         """
         if self._size <= limit:
             return False
-        lines = "".join([f"d {message} {epoch}\n" for message, epoch in dots])
-        lines += "".join([_reply_line(*reply) for reply in replies])
-        fd, header = _made(self.path.parent, self.owner, lines.encode("utf-8", "replace"))
+        lines = "".join(
+            [f"d {message} {epoch}\n{reply}" for (message, epoch), reply in self._open.items()]
+        )
+        fd = _made(self.path, self._header + lines.encode("utf-8", "replace"))
         # From here the old file has no name; its lock goes with its descriptor.
         os.close(self._fd)
-        self._fd, self._header, self._size = fd, header, os.fstat(fd).st_size
+        self._fd, self._size = fd, os.fstat(fd).st_size
         self._broken = False
         return True
 
@@ -140,19 +153,17 @@ class Journal:
             self._fd = -1
 
 
-def _made(folder: Path, owner: Owner, lines: bytes) -> tuple[int, int]:
-    """A new journal under its name: its locked descriptor, and the octets of its header."""
-    path = folder / f"{owner.instance}.journal"
+def _made(path: Path, content: bytes) -> int:
+    """A new journal under its name; its descriptor, locked."""
     # Locked and whole before it has its name: a replay that looks in between finds nothing to take.
     new = path.with_suffix(".new")
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-    header = _header(owner)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = os.open(new, flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write(fd, header + lines)
+            _write(fd, content)
             new.rename(path)
         except BaseException:
             os.close(fd)
@@ -160,7 +171,7 @@ def _made(folder: Path, owner: Owner, lines: bytes) -> tuple[int, int]:
             raise
     except OSError as error:
         raise _full(error) from error
-    return fd, len(header)
+    return fd
 
 
 def _reply_line(message: int, epoch: int, code: int, enhanced: str | None, text: str) -> str:
@@ -169,9 +180,10 @@ def _reply_line(message: int, epoch: int, code: int, enhanced: str | None, text:
     return f"r {message} {epoch} {code} {enhanced or '-'} {text}\n"
 
 
-def _header(owner: Owner) -> bytes:
+def _header(owner: Owner, database: str) -> bytes:
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    return (json.dumps({"v": 1, "owner": str(owner), "at": at}) + "\n").encode()
+    told = {"v": 1, "owner": str(owner), "database": database, "at": at}
+    return (json.dumps(told) + "\n").encode()
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -16,7 +16,7 @@ import structlog
 from tasks.send.mail import Mail
 from tasks.send.outcome import Accepted, Deferred, InDoubt, Kind, NotSent, Refused, Stage
 from tasks.send.relay import Relay
-from tasks.send.settler import Bounced, Doubt, Fail, GiveBack, Settlement
+from tasks.send.settler import Doubt, Fail, GiveBack, Settlement
 from tasks.send.transport import Connection, boottime
 
 log = structlog.get_logger()
@@ -30,6 +30,10 @@ class _Seat:
     """Holds one connection at a time; a fault finds it here, whoever opened it."""
 
     connection: Connection | None = None
+
+    @property
+    def at_or_past_dot(self) -> bool:
+        return self.connection is not None and self.connection.stage is Stage.DOT
 
     def leave(self) -> None:
         if self.connection is not None:
@@ -46,6 +50,10 @@ class Cycles(Protocol):
 
     def answered(self, mail: Mail, outcome: Accepted | Deferred | Refused) -> None:
         """A reply to the dot has come in."""
+        ...
+
+    def bounced(self, mail: Mail, outcome: Refused) -> None:
+        """A reply to the dot that says: the address is dead."""
         ...
 
     def settle(self, mail: Mail, settlement: Settlement) -> None:
@@ -124,7 +132,8 @@ class Lane:
                 except Exception:
                     # Whatever it was, the row goes back; after the dot only doubt is honest.
                     log.exception("conversation_broke", message=mail.id, epoch=mail.epoch)
-                    dotted = seat.connection is not None and seat.connection.stage is Stage.DOT
+                    # The stage alone may be that of the mail before; `armed_at` is this one's.
+                    dotted = bool(mail.armed_at) and seat.at_or_past_dot
                     seat.leave()
                     end = (
                         Doubt("fault_of_ours") if dotted else GiveBack("fault_of_ours", self._away)
@@ -165,14 +174,14 @@ class Lane:
             return
         outcome = await connection.finish(self._reply_wait, not_after=not_after)
         if isinstance(outcome, NotSent):
-            self._cycles.settle(mail, GiveBack("not_sent", 0.0, outcome.stage.value))
+            self._cycles.settle(mail, GiveBack("not_sent", 1.0, outcome.stage.value))
         elif isinstance(outcome, InDoubt):
             self._cycles.settle(mail, Doubt(outcome.cause))
         elif isinstance(outcome, Refused) and (outcome.enhanced or "").startswith("5.1."):
-            self._cycles.settle(mail, Bounced(outcome))
+            self._cycles.bounced(mail, outcome)
         else:
             if outcome.code == 421:
-                self._slow[mail.domain] = boottime() + SLOW_DOWN
+                self._rest(mail.domain)
             self._cycles.answered(mail, outcome)
 
     async def _not_sent(self, mail: Mail, outcome: NotSent) -> None:
@@ -188,8 +197,13 @@ class Lane:
             await self.put([mail])
         else:
             if outcome.kind is Kind.SLOW_DOWN:
-                self._slow[mail.domain] = boottime() + SLOW_DOWN
+                self._rest(mail.domain)
             self._cycles.settle(mail, GiveBack("deferred", None, outcome.stage, outcome.code))
+
+    def _rest(self, domain: str) -> None:
+        now = boottime()
+        self._slow = {name: until for name, until in self._slow.items() if until > now}
+        self._slow[domain] = now + SLOW_DOWN
 
     def _unreachable(self, mail: Mail, outcome: NotSent) -> None:
         back = GiveBack("relay_unreachable", self._away, outcome.stage, outcome.code)

@@ -8,26 +8,29 @@ transactions, `settler` the rarer moves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import structlog
 import uvloop
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.session import Database
+from tasks.errors import Misconfigured
 from tasks.moves.claim import renew
 from tasks.moves.settings import DeliverySettings
 from tasks.send.cycles import Cycles, Reply
 from tasks.send.journal import Journal
 from tasks.send.lane import Lane
 from tasks.send.mail import Mail
+from tasks.send.outcome import Refused
 from tasks.send.relay import Relay
 from tasks.send.settings import SendSettings
-from tasks.send.settler import GiveBack, Settlement, Settler
+from tasks.send.settler import Bounced, GiveBack, Settlement, Settler
 from tasks.send.transport import boottime
 
 log = structlog.get_logger()
@@ -92,7 +95,15 @@ class DeliveryLoop:
 
         Returns:
             How many; 0 while draining, or while the relay's lane is closed.
+
+        Raises:
+            Misconfigured: this process knows no relay of that name.
         """
+        if relay not in self._relays:
+            raise Misconfigured(
+                f"a stream names the relay {relay!r}, which this worker does not know; set"
+                f" DRIPFLEET_SMTP_URL_{relay.upper()} and restart it"
+            )
         with self._room:
             lane = self._lanes.get(relay)
             if lane is not None and not lane.open:
@@ -107,7 +118,7 @@ class DeliveryLoop:
     def release(self, n: int) -> None:
         """Give back room that no row was claimed for, or whose row ended before `submit`."""
         self._unreserve(n)
-        self._loop.call_soon_threadsafe(self._finish_if_empty)
+        self._tell(self._finish_if_empty)
 
     def submit(self, relay: str, mails: Sequence[Mail]) -> None:
         """Take these; their tickets tell what became of them."""
@@ -120,7 +131,7 @@ class DeliveryLoop:
                 return
             self.draining = True
             self._room.notify_all()
-        self._loop.call_soon_threadsafe(self._drain)
+        self._tell(self._drain)
 
     def join(self, timeout: float) -> bool:
         """Wait for armed mails and stop; False: some still waited for their reply."""
@@ -136,6 +147,11 @@ class DeliveryLoop:
         """See `lane.Cycles`."""
         self._cycles.answered(mail, reply)
 
+    def bounced(self, mail: Mail, outcome: Refused) -> None:
+        """See `lane.Cycles`; noted first, for the suppression may have to wait."""
+        self._cycles.note([(mail, outcome)])
+        self._settler.put(mail, Bounced(outcome))
+
     def settle(self, mail: Mail, settlement: Settlement) -> None:
         """See `lane.Cycles`."""
         self._settler.put(mail, settlement)
@@ -144,6 +160,8 @@ class DeliveryLoop:
         """Let go of a mail: its row is somebody else's from now on."""
         self._held.discard(mail)
         self.armed.discard(mail)
+        if outcome != "in_doubt":
+            self._journal.settled(mail.id, mail.epoch)
         self._unreserve(1)
         mail.ticket.settle(outcome)
         self._finish_if_empty()
@@ -197,7 +215,8 @@ class DeliveryLoop:
             for each in always:
                 each.cancel()
             self._cycles.close()
-            self._journal.close(remove=not self.armed)
+            # Only an orderly end proves that nothing was on its way.
+            self._journal.close(remove=self._done.is_set() and not self.armed)
             log.info("delivery_loop_drained", owner=self.owner, armed=len(self.armed))
 
     def _accept(self, relay: str, mails: list[Mail]) -> None:
@@ -226,6 +245,11 @@ class DeliveryLoop:
         # Room that is reserved may be rows that a task has claimed and not handed over yet.
         if self.draining and not self._held and self._reserved <= 0:
             self._done.set()
+
+    def _tell(self, callback: Callable[[], None]) -> None:
+        # A loop that has ended by a fault needs no word, and its rows come back by their leases.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
 
     def _free(self) -> int:
         return self._settings.window - self._reserved
@@ -260,8 +284,8 @@ class DeliveryLoop:
                 now = boottime()
                 try:
                     await asyncio.to_thread(self._renew_rows, [(m.id, m.epoch) for m in mails])
-                except DBAPIError as error:
-                    log.warning("lease_not_renewed", rows=len(mails), error=str(error.orig))
+                except SQLAlchemyError as error:
+                    log.warning("lease_not_renewed", rows=len(mails), error=type(error).__name__)
                     break
                 for mail in mails:
                     mail.leased_at = now

@@ -102,7 +102,8 @@ class InDoubt(_Told):
 
 Outcome: TypeAlias = NotSent | Accepted | Deferred | Refused | InDoubt
 
-_OF_THE_STREAM = frozenset({Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH})
+_OF_THE_STREAM = frozenset({Stage.STARTTLS, Stage.AUTH})
+_OF_THE_MOMENT = frozenset({Stage.GREETING, Stage.EHLO, Stage.BODY})
 # Authentication required, too weak, failed, encryption required (RFC 4954 §6, RFC 3207 §4).
 _OF_ACCESS = frozenset({530, 534, 535, 538})
 # 5.1.x that speaks of the sender, or of an address found valid (RFC 3463 §3.2).
@@ -139,10 +140,11 @@ def after_the_dot(reply: Reply) -> Outcome:
 def _kind(stage: Stage, reply: Reply) -> Kind:
     if reply.code == 421:
         return Kind.SLOW_DOWN
-    if reply.code // 100 != 5 or stage is Stage.BODY:
-        return Kind.DEFERRED
-    if stage in _OF_THE_STREAM or reply.code in _OF_ACCESS:
+    if reply.code in _OF_ACCESS or (reply.code // 100 == 5 and stage in _OF_THE_STREAM):
         return Kind.STREAM_FAULT
+    # A relay that greets with 554 is having a bad day: nobody's mail and no stream is at fault.
+    if reply.code // 100 != 5 or stage in _OF_THE_MOMENT:
+        return Kind.DEFERRED
     if stage is Stage.RCPT and _names_a_dead_mailbox(reply):
         return Kind.HARD_BOUNCE
     return Kind.REFUSED

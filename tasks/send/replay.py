@@ -10,6 +10,7 @@ import asyncio
 from pathlib import Path
 
 import structlog
+from sqlalchemy import text
 
 from models.session import Database
 from tasks.moves import doubt, reap, release
@@ -20,6 +21,11 @@ from tasks.send.journal import AbandonedJournal, abandoned
 
 log = structlog.get_logger()
 
+IDENTITY = text("""
+SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || oid
+FROM pg_database WHERE datname = current_database()
+""")
+
 
 def replay_all(database: Database, folder: Path, settings: DeliverySettings) -> int:
     """Replay every journal in `folder` whose owner is dead; returns how many there were.
@@ -27,12 +33,27 @@ def replay_all(database: Database, folder: Path, settings: DeliverySettings) -> 
     A journal is unlinked only after its last row is written; a replay that dies is begun again.
     """
     count = 0
+    here = database_identity(database)
     for journal in abandoned(folder):
-        told = replay(database, journal, settings)
+        owner = str(journal.owner)
+        if journal.database not in ("", here):
+            log.warning("journal_of_another_database", owner=owner, path=journal.path.name)
+            continue
+        try:
+            told = replay(database, journal, settings)
+        except Exception:  # one file must not keep every send worker of this machine down
+            log.exception("journal_not_replayed", owner=owner, path=journal.path.name)
+            continue
         journal.discard()
-        log.info("journal_replayed", owner=str(journal.owner), **told)
+        log.info("journal_replayed", owner=owner, **told)
         count += 1
     return count
+
+
+def database_identity(database: Database) -> str:
+    """Which database this is, wherever it is reached: a journal speaks of one only."""
+    with database.transaction() as connection:
+        return str(connection.execute(IDENTITY).scalar_one())
 
 
 def replay(
@@ -80,14 +101,11 @@ async def _record(
 ) -> None:
     pipeline = Pipeline(database.raw(), STATEMENTS)
     try:
-        for start in range(0, len(answered), 500):
-            await cycle(
-                pipeline,
-                answered[start : start + 500],
-                [],
-                owner=owner,
-                settings=settings,
-                evidence="journal",
-            )
+        while answered:
+            # A message that was tried twice has two replies; RECORD takes one of them at a time.
+            group = list({each.id: each for each in reversed(answered[:500])}.values())
+            taken = {(each.id, each.epoch) for each in group}
+            answered = [each for each in answered if (each.id, each.epoch) not in taken]
+            await cycle(pipeline, group, [], owner=owner, settings=settings, evidence="journal")
     finally:
         pipeline.close()

@@ -13,7 +13,7 @@ from tasks.send.journal import Journal, owner
 from tasks.send.loop import DeliveryLoop
 from tasks.send.prepare import Preparer
 from tasks.send.relay import Relay
-from tasks.send.replay import replay_all
+from tasks.send.replay import database_identity, replay_all
 from tasks.send.settings import SendSettings
 from tasks.send.store import Store
 
@@ -34,11 +34,16 @@ class Service:
                 "set DRIPFLEET_SENDER_ADDRESS to an address of yours"
             )
         replayed = replay_all(database, settings.journal_dir, delivery)
-        journal = Journal.create(settings.journal_dir, owner())
+        identity = database_identity(database)
+        journal = Journal.create(settings.journal_dir, owner(), identity)
         self.loop = DeliveryLoop(database, found, settings, delivery, journal)
         self.store = Store(database, self.loop, Preparer(database, settings), delivery)
         self.drain_wait = settings.drain_wait
-        self.loop.start()
+        try:
+            self.loop.start()
+        except BaseException:
+            journal.close(remove=True)
+            raise
         log.info("send_service_started", owner=self.loop.owner, journals_replayed=replayed)
 
 

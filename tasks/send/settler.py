@@ -7,17 +7,18 @@ and after that the reaper makes the same move.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.session import Database
 from tasks.moves import doubt as doubts
-from tasks.moves import release
+from tasks.moves import pause, release
 from tasks.moves.settings import DeliverySettings
 from tasks.send.mail import Mail
 from tasks.send.outcome import Refused
@@ -68,10 +69,8 @@ class Bounced:
 
 Settlement: TypeAlias = Refusal | GiveBack | Fail | Doubt | Bounced
 
-PAUSE_STREAM = text("""
-UPDATE stream SET paused_at = clock_timestamp(), pause_reason = :reason
-WHERE key = :key AND paused_at IS NULL
-""")
+# A row or a subscriber that is locked from outside must not hold up the others.
+PATIENCE = text("SELECT set_config('lock_timeout', '500ms', true)")
 
 
 class Settler:
@@ -111,7 +110,7 @@ class Settler:
 
     async def run(self) -> None:
         """Write settlements for ever; cancelled when the loop ends."""
-        pause = 0.1
+        wait = 0.1
         while True:
             batch = [await self._queue.get()]
             while not self._queue.empty() and len(batch) < 500:
@@ -119,17 +118,17 @@ class Settler:
             while batch:
                 try:
                     outcomes = await asyncio.to_thread(self._write, batch)
-                except DBAPIError as error:
-                    # A row held from outside, a restart of Postgres: the rest must not wait for it.
+                except SQLAlchemyError as error:
+                    # A row held from outside, a restart of Postgres, no connection to be had.
                     log.warning("settlement_postponed", rows=len(batch), error=_brief(error))
-                    if len(batch) > 1:
-                        for item in batch[len(batch) // 2 :]:
-                            self._queue.put_nowait(item)
-                        batch = batch[: len(batch) // 2]
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, 5.0)
+                    half = len(batch) // 2
+                    for item in batch[half:]:
+                        self._queue.put_nowait(item)
+                    batch = batch[:half]
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, 5.0)
                     continue
-                pause = 0.1
+                wait = 0.1
                 for (mail, settlement), outcome in zip(batch, outcomes, strict=True):
                     if isinstance(settlement, Bounced):
                         self._answered(mail, settlement.outcome)
@@ -140,7 +139,13 @@ class Settler:
     def pause_stream(self, key: str, reason: str) -> None:
         """Stop a stream whose relay will not have us; its mails keep their places."""
         with self._database.transaction() as connection:
-            connection.execute(PAUSE_STREAM, {"key": key, "reason": reason})
+            pause.pause_stream(connection, key, reason)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._database.transaction() as connection:
+            connection.execute(PATIENCE)
+            yield connection
 
     def _write(self, batch: list[tuple[Mail, Settlement]]) -> list[str]:
         """Write a batch, a transaction a kind: locks are taken in one order within each."""
@@ -151,7 +156,7 @@ class Settler:
             if isinstance(s, GiveBack)
         ]
         if back:
-            with self._database.transaction() as connection:
+            with self._transaction() as connection:
                 release.give_back(connection, back, self._owner, self._settings)
             outcomes |= {row.id: "given_back" for row in back}
         refused = [
@@ -160,7 +165,7 @@ class Settler:
             if isinstance(s, Refusal)
         ]
         if refused:
-            with self._database.transaction() as connection:
+            with self._transaction() as connection:
                 for row_id, state, _ in release.refuse(connection, refused, self._settings):
                     outcomes[row_id] = "given_back" if state == "scheduled" else state
         doubted = [
@@ -169,7 +174,7 @@ class Settler:
             if isinstance(s, Doubt)
         ]
         if doubted:
-            with self._database.transaction() as connection:
+            with self._transaction() as connection:
                 doubts.doubt(connection, doubted, self._owner, self._settings)
             outcomes |= {row.id: "in_doubt" for row in doubted}
         failed = [
@@ -180,14 +185,14 @@ class Settler:
         for mail, s in batch:
             # The suppression's trigger waits for the subscriber: a transaction of its own, first.
             if isinstance(s, Bounced) or (isinstance(s, Fail) and s.suppress):
-                with self._database.transaction() as connection:
-                    release.suppress_recipient(connection, mail.id, "hard_bounce")
+                with self._transaction() as connection:
+                    release.suppress_recipient(connection, mail.id, mail.address, "hard_bounce")
         if failed:
-            with self._database.transaction() as connection:
+            with self._transaction() as connection:
                 release.fail(connection, failed)
             outcomes |= {row.id: "failed" for row in failed}
         return [outcomes[mail.id] for mail, _ in batch]
 
 
-def _brief(error: DBAPIError) -> str:
-    return str(error.orig).partition("\n")[0]
+def _brief(error: SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).partition("\n")[0]

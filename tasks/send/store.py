@@ -55,6 +55,7 @@ class Store:
         self._cursors: dict[str, dt.datetime] = {}
         self._full_looks: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._claiming = threading.Lock()
 
     def answer(self, stream_key: str, n: int) -> Ticket | None:
         """Claim up to `n` due messages of a stream and hand them to the loop.
@@ -90,7 +91,8 @@ class Store:
             if full:
                 self._full_looks[stream] = now
             cursor = None if full else self._cursors.get(stream)
-        with self._database.transaction() as connection:
+        # One at a time: two claims side by side would each find no guilty row held here yet.
+        with self._claiming, self._database.transaction() as connection:
             claimed = claim(
                 connection,
                 stream=stream,
@@ -152,7 +154,9 @@ class _Batch:
         if not self._left:
             return
         back = [
-            release.Returned(row.id, row.epoch, "fault_of_ours", None, "render")
+            release.Returned(
+                row.id, row.epoch, "fault_of_ours", self._delivery.refused_retry, "render"
+            )
             for row in self._left.values()
         ]
         try:
@@ -206,7 +210,7 @@ class _Batch:
             with self._database.transaction() as connection:
                 keep_content(
                     connection,
-                    [(m.id, m.content_sha256, m.kept) for m in mails if m.kept is not None],
+                    [(m.id, m.epoch, m.content_sha256, m.kept) for m in mails if m.kept],
                 )
         for mail in mails:
             mail.leased_at = self._leased_at

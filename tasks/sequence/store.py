@@ -98,10 +98,10 @@ class Planner:
             messages: list[moves.NewMessage] = []
             resting: list[moves.Resting] = []
             for row in rows:
-                sequence = self._definition(row.sequence_key, row.sequence_version)
                 try:
+                    sequence = self._definition(row.sequence_key, row.sequence_version)
                     planned = self._plan(sequence, row)
-                except ValueError as fault:
+                except (ValueError, LookupError, ArithmeticError, TypeError) as fault:
                     # One row, or one stored version, that makes no sense must not stop the others.
                     log.error("enrollment_not_planned", enrollment=row.id, why=str(fault))
                     resting.append(_put_off(row, str(fault)))

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -190,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--mails, --rounds and --connections are at least 1")
     pair = Pair.find()
     comparison = Comparison(mails, args.connections, pair)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in order
     try:
         with ExitStack() as exits:
             smtp_sink, relays = None, {}

@@ -24,57 +24,21 @@ from models.session import Database
 from tasks.errors import Permanent, Transient
 from tasks.moves.settings import DeliverySettings
 from tasks.sequence.enroll import enroll_all
-from tasks.sequence.publish import publish
 from tasks.upkeep import verify as audit
+from tests.bench import due_mails
 from tests.bench.cpu_time import cpu_seconds, used_between
 from workers.cli.audit import summary
-from workers.cli.proof import installed_templates, prove
 from workers.embedded.home import Home
 from workers.embedded.ledger import read_ledger
 from workers.embedded.stack import Stack
 from workers.supervisor import Fleet
 
-STREAM = "marketing"
 STILL = 60.0  # seconds without a change after which something is wrong
 EVERY = 0.1  # seconds between two looks at the counters
 
-ONE_MAIL = """\
-key: {key}
-title: First figure
-class: marketing
-topic: product-news
-entry: {{manual: true}}
-steps:
-  - {{id: mail, send: {{template: thank-you/first}}}}
-  - {{id: end, exit: {{reason: completed}}}}
-"""
-SUBSCRIBERS = text("""
-INSERT INTO subscriber (address, address_hmac, first_name, locale, zone, attributes)
-SELECT 'customer-' || lpad(i::text, 7, '0') || '@example.com', sha256(('customer-' || i)::bytea),
-    (ARRAY['Olivia', 'Zoë', 'Liam', 'José', 'Łukasz', 'Imogen', '美咲', 'Γιώργος'])[1 + i % 8],
-    'en-GB', 'Europe/London',
-    jsonb_build_object('purchases', 1 + i % 9, 'spent', (i::bigint * 7919 % 50000) / 100.0,
-        'last_purchase', to_char(date '2026-01-01' + i % 28, 'YYYY-MM-DD'))
-FROM generate_series(1, :n) i
-""")
-TOPIC = text(
-    "INSERT INTO topic (key, title) VALUES ('product-news', 'News') ON CONFLICT DO NOTHING"
-)
-CONSENTS = text("""
-INSERT INTO consent (subscriber_id, topic, opted_in, source)
-SELECT id, 'product-news', true, 'benchmark' FROM subscriber ORDER BY id LIMIT 500 OFFSET :from
-""")
 STATES = text("""
 SELECT coalesce(string_agg(n || ' ' || state, ', '), 'none') FROM (
     SELECT state, count(*) AS n FROM message WHERE sequence_key = :key GROUP BY 1) x
-""")
-HOLD = text("""
-UPDATE stream SET paused_at = clock_timestamp(), pause_reason = 'benchmark', relay = :relay
-WHERE key = :stream
-""")
-LET_GO = text("""
-UPDATE stream SET paused_at = NULL, pause_reason = NULL WHERE key = :stream
-RETURNING clock_timestamp()
 """)
 DUE = text("SELECT count(*) FROM message WHERE sequence_key = :key AND state = 'scheduled'")
 # Whoever was sent the mail is due, until the planner has taken them out.
@@ -154,11 +118,7 @@ class WholeFleet:
                 durable = tuple(connection.execute(DURABLE).one())
                 if durable != ("on", "on"):
                     raise Permanent(f"Postgres does not write to disk: fsync, commit are {durable}")
-                connection.execute(TOPIC)
-                connection.execute(SUBSCRIBERS, {"n": self._mails})
-            for start in range(0, self._mails, 500):  # each takes its subscriber's lock
-                with self._database.transaction() as connection:
-                    connection.execute(CONSENTS, {"from": start})
+            due_mails.bring_in(self._database, self._mails)
             seconds = self._fleet.wait_ready()
             self._say(f"the fleet answers after {seconds:.0f} s: {self._fleet.pids()}")
             self._exits = exits.pop_all()
@@ -188,8 +148,7 @@ class WholeFleet:
         roots = {**self._fleet.pids(), "postgres": self.stack.home.postgres().pid}
         roots |= {"valkey": self.stack.home.valkey().pid, name: pid}
         before = cpu_seconds(roots)
-        with self._database.transaction() as connection:
-            began = connection.execute(LET_GO, {"stream": STREAM}).scalar_one()
+        began = due_mails.let_go(self._database)
         self._wait(SENT, key, "sent", EVERY)
         self._wait(ENDED, key, "come to the end", EVERY)
         used = used_between(before, cpu_seconds(roots))
@@ -220,13 +179,8 @@ class WholeFleet:
         """Publish a sequence of one mail, enroll everybody, and wait until all is planned."""
         self._windows += 1
         key = f"first-figure-{self._windows}"
-        with self._database.transaction() as connection:
-            connection.execute(HOLD, {"stream": STREAM, "relay": relay})
-        file = self._folder / f"{key}.yaml"
-        file.write_text(ONE_MAIL.format(key=key), encoding="utf-8")
-        for proven in prove([str(file)], installed_templates()).require():
-            with self._database.transaction() as connection:
-                publish(connection, proven.loaded, proven.source, proven.bundles)
+        due_mails.hold(self._database, relay)
+        due_mails.publish_one_mail(self._database, key, self._folder)
         enroll_all(self._database, key)
         self._wait(DUE, key, "due", 0.5)
         return key

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -21,106 +17,14 @@ from tasks.moves import doubt, reap
 from tasks.moves.claim import claim
 from tasks.moves.cycle import STATEMENTS, Answered, Cycled, Ready, cycle
 from tasks.moves.pipeline import Pipeline
-from tasks.moves.settings import DeliverySettings, IdentitySettings
+from tasks.moves.settings import DeliverySettings
 from tasks.moves.stop import stop_subscriber
 from tasks.send.render import Bundle
-from tasks.send.service import Service
-from tasks.send.settings import SendSettings
-from tasks.sequence.store import Planner
 from tests.live import seeds
-from workers.embedded.faults import Faults
-from workers.embedded.sink import Sink, in_thread
+from tests.live.fleet import Fleet, Make, eventually
+from workers.embedded.sink import in_thread
 
-SECRET = SecretStr("a secret of the tests")
-
-
-@pytest.fixture(autouse=True)
-def _short_durations(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in DeliverySettings().shortened(100).environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("DRIPFLEET_BACKOFF_FIRST", "0.3")
-
-
-class Fleet:
-    """Planner and send worker of one test, without Celery between them."""
-
-    def __init__(self, database: Database, sink: Sink, folder: Path) -> None:
-        self.database = database
-        self.sink = sink
-        self.settings = SendSettings(
-            smtp_url=SecretStr(sink.url),
-            secret_token=SECRET,
-            journal_dir=folder / "journals",
-            connections=4,
-            drain_wait=10,
-        )
-        self.planner = Planner(
-            database, IdentitySettings(secret_message_id=SECRET), dt.timedelta(days=3)
-        )
-        self.service = Service(database, self.settings)
-
-    def scan(self) -> None:
-        while self.planner.scan().enrollments:
-            pass
-
-    def send(self, stream: str = "marketing") -> dict[str, int]:
-        """Answer doorbells until nothing is due."""
-        counts: dict[str, int] = {}
-        while (ticket := self.service.store.answer(stream, 500)) is not None:
-            for outcome, n in ticket.wait(15).items():
-                counts[outcome] = counts.get(outcome, 0) + n
-        return counts
-
-    def enrolled(self, n: int = 1, source: str = "", bundle: Bundle = seeds.MAIL) -> list[int]:
-        ids = seeds.subscribers(self.database, n)
-        source = source or seeds.ONE_MAIL.format(class_="marketing", template="test/mail")
-        key = seeds.sequence(self.database, source, {bundle.name: bundle})
-        seeds.enroll(self.database, key, ids)
-        self.scan()
-        return ids
-
-    def one(self, sql: str, **parameters: Any) -> Any:
-        with self.database.transaction() as connection:
-            return connection.execute(text(sql), parameters).one()
-
-    def states(self) -> dict[str, int]:
-        return seeds.states(self.database)
-
-
-Make = Callable[..., Fleet]
-
-
-@pytest.fixture
-def fleet_with(database: Database, tmp_path: Path) -> Iterator[Make]:
-    """A fleet whose sink has faults, by `Faults.parse`."""
-    started: list[Any] = []
-
-    def make(*faults: str) -> Fleet:
-        plan = Faults.parse(faults, bounce_addresses=True)
-        context = in_thread(tmp_path / "mail", faults=plan)
-        sink = context.__enter__()
-        fleet = Fleet(database, sink, tmp_path)
-        with database.transaction() as connection:
-            connection.execute(text("UPDATE stream SET doubt_hold = interval '0.2 s'"))
-        started.append((context, fleet))
-        return fleet
-
-    yield make
-    for context, fleet in started:
-        fleet.service.loop.join(10)
-        context.__exit__(None, None, None)
-
-
-@pytest.fixture
-def fleet(fleet_with: Make) -> Fleet:
-    return fleet_with()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
+pytestmark = pytest.mark.usefixtures("short_durations")
 
 
 def test_every_step_becomes_one_mail_and_the_sequence_ends(fleet: Fleet) -> None:

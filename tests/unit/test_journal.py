@@ -247,28 +247,20 @@ def test_a_journal_that_is_closed_takes_no_dot(tmp_path: Path) -> None:
         journal.append_dots([(1, 1)])
 
 
-def test_a_settled_journal_begins_anew_only_over_its_limit(tmp_path: Path) -> None:
-    journal = Journal.create(tmp_path, owner())
-    journal.append_dots([(1, 1)])
-    assert not journal.truncate_if_settled(0)
-    assert not journal.truncate_if_settled(1, limit=10)
-    assert journal.truncate_if_settled(0, limit=10)
-    journal.append_dots([(2, 1)])
-    journal.close(remove=False)
-    (found,) = abandoned(tmp_path)
-    assert found.dots == {(2, 1)}
-    assert not found.corrupt
-
-
 def test_a_busy_journal_is_compacted_to_what_is_open_and_stays_locked(tmp_path: Path) -> None:
-    journal = Journal.create(tmp_path, owner())
+    journal = Journal.create(tmp_path, owner(), "here")
     journal.append_dots((n, 1) for n in range(1000))
-    assert not journal.compact([(5, 1)], [])
-    assert journal.compact([(5, 1), (6, 1)], [(5, 1, 250, None, "ok")], limit=10)
+    assert not journal.compact()
+    journal.append_replies([(5, 1, 250, None, "ok"), (9, 1, 250, None, "ok")])
+    for n in range(1000):
+        if n not in (5, 6):
+            journal.settled(n, 1)
+    assert journal.compact(limit=10)
     assert list(abandoned(tmp_path)) == []
-    journal.append_dots([(7, 1)])
+    journal.append_dots([(7, 2)])
     journal.close(remove=False)
     (found,) = abandoned(tmp_path)
-    assert found.dots == {(5, 1), (6, 1), (7, 1)}
+    assert found.dots == {(5, 1), (6, 1), (7, 2)}
     assert found.replies == {(5, 1): (250, None, "ok")}
+    assert (found.database, found.corrupt) == ("here", False)
     assert [path.name for path in tmp_path.iterdir()] == [journal.path.name]

@@ -435,14 +435,14 @@ def test_a_reply_is_stored_as_one_clean_line(run: Run) -> None:
 @pytest.mark.parametrize(
     ("verb", "answer", "kind"),
     [
-        ("GREETING", b"554 5.3.2 no mail here\r\n", Kind.STREAM_FAULT),
+        ("GREETING", b"554 5.3.2 no mail here\r\n", Kind.DEFERRED),
         ("GREETING", b"421 4.3.2 busy\r\n", Kind.SLOW_DOWN),
         ("GREETING", b"450 later\r\n", Kind.DEFERRED),
         ("GREETING", b"HTTP/1.1 400 Bad Request\r\n", Kind.DEFERRED),
         ("GREETING", b"220 one\r\n220 two\r\n", Kind.DEFERRED),
         ("GREETING", HANG_UP, Kind.DEFERRED),
         ("GREETING", SILENCE, Kind.DEFERRED),
-        ("EHLO", b"550 not you\r\n", Kind.STREAM_FAULT),
+        ("EHLO", b"550 not you\r\n", Kind.DEFERRED),
         ("EHLO", b"451 later\r\n", Kind.DEFERRED),
         ("EHLO", HANG_UP, Kind.DEFERRED),
     ],
@@ -465,7 +465,7 @@ def test_a_server_from_before_ehlo_is_greeted_with_helo(run: Run) -> None:
             refusal = await tried(peer)
             assert isinstance(refusal, NotSent)
             assert peer.heard == ["EHLO me.test", "HELO me.test"]
-            assert refusal.kind is Kind.STREAM_FAULT
+            assert refusal.kind is Kind.DEFERRED
 
     run(talk())
 

@@ -24,7 +24,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = ("demo", "fleet", "sequence", "subscribers", "events", "status", "message", "audit")
+COMMANDS = (
+    "demo",
+    "fleet",
+    "sequence",
+    "stream",
+    "subscribers",
+    "events",
+    "status",
+    "message",
+    "audit",
+)
 """Modules of this package whose `register(app)` adds their commands, in the order of `--help`."""
 
 for _name in COMMANDS:

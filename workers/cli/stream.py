@@ -1,0 +1,67 @@
+"""`dripfleet stream`: what mail is sent through; paused by hand, or by a relay that refuses us."""
+
+from __future__ import annotations
+
+import typer
+
+from workers.cli.context import connected
+from workers.cli.render import emit, plain, say
+
+stream = typer.Typer(no_args_is_help=True, help="Look at streams, pause and resume them.")
+
+KEY = typer.Argument(help="Key of a stream: marketing, transactional, or one of yours.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `dripfleet stream`."""
+    app.add_typer(stream, name="stream")
+
+
+@stream.command("list", epilog="Examples:\n\ndripfleet stream list\n\ndripfleet stream list --json")
+def list_(as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too.")) -> None:
+    """List the streams: relay, doubt policy, and why one is paused."""
+    from sqlalchemy import select
+
+    from models.sequence import Stream
+
+    table = Stream.__table__
+    with connected() as services, services.database.snapshot() as connection:
+        rows = [dict(row._mapping) for row in connection.execute(select(table).order_by("key"))]
+    emit(plain(rows), title="Streams", as_json=as_json)
+
+
+@stream.command(epilog='Examples:\n\ndripfleet stream pause marketing --reason "wrong relay"')
+def pause(
+    key: str = KEY,
+    reason: str = typer.Option(help="Why; shown wherever somebody wonders."),
+) -> None:
+    """Send nothing through a stream; its messages keep their places."""
+    from tasks.moves import pause as moves
+
+    with connected() as services, services.database.transaction() as connection:
+        _require(connection, key)
+        done = moves.pause_stream(connection, key, reason)
+    say(f"stream {key}: {'paused' if done else 'was paused already'}")
+
+
+@stream.command(epilog="Examples:\n\ndripfleet stream resume marketing")
+def resume(key: str = KEY) -> None:
+    """Let a stream go on, after whatever stopped it was mended."""
+    from tasks.moves import pause as moves
+
+    with connected() as services, services.database.transaction() as connection:
+        _require(connection, key)
+        moves.resume_stream(connection, key)
+    say(f"stream {key}: goes on")
+
+
+def _require(connection: object, key: str) -> None:
+    from sqlalchemy import Connection, select
+
+    from models.sequence import Stream
+    from tasks.errors import Permanent
+
+    assert isinstance(connection, Connection)
+    keys = sorted(connection.execute(select(Stream.key)).scalars())
+    if key not in keys:
+        raise Permanent(f"there is no stream {key!r}; expected one of {', '.join(keys)}")
