@@ -1,7 +1,7 @@
 """kill -9 in the middle of the demo: it converges, with no copy at the sink and nothing lost.
 
-The real fleet on embedded servers, with the durations of delivery a hundred times shorter and in
-their real proportion; judged by the sink's own ledger and by the audit.
+The real fleet on embedded servers, with the durations of delivery forty times shorter and in their
+real proportion; judged by the sink's own ledger and by the audit.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from workers.embedded.stack import Stack
 from workers.supervisor import Fleet
 
 CUSTOMERS = 2000
+# A working lease of 3 s: on a busy machine a shorter one ends before the row's turn has come.
+SHORTER = 40
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def stack(
 ) -> Iterator[Stack]:
     for name in [name for name in os.environ if name.startswith("DRIPFLEET_")]:
         monkeypatch.delenv(name)
-    for name, value in DeliverySettings().shortened(100).environment().items():
+    for name, value in DeliverySettings().shortened(SHORTER).environment().items():
         monkeypatch.setenv(name, value)
     # A sink that takes its time, so that a kill finds mails at every stage.
     monkeypatch.setenv("DRIPFLEET_CONNECTIONS", "8")
@@ -60,6 +62,7 @@ def wait(fleet: Fleet, condition: Callable[[], bool], seconds: float, what: str)
         fleet.run(0.1)
 
 
+@pytest.mark.timeout(420)
 def test_kills_in_the_middle_of_the_demo_lose_and_copy_nothing(
     stack: Stack, said: list[str]
 ) -> None:
@@ -98,11 +101,12 @@ def test_kills_in_the_middle_of_the_demo_lose_and_copy_nothing(
         wait(
             fleet,
             lambda: (look := next(looks))[1] and look[0].in_doubt == 0,
-            90,
+            180,
             "everything is settled",
         )
     finally:
         fleet.stop()
+        database.engine.dispose()
     assert killed == ["send", "beat", "send", "valkey"]
 
     ledger = stack.home.mail / "ledger.jsonl"
