@@ -14,7 +14,8 @@ import psycopg
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 
 class DatabaseSettings(BaseSettings):
@@ -34,6 +35,24 @@ def redacted(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
+class BadDatabaseUrl(ValueError):
+    """A URL that names no Postgres database."""
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        known = parsed.get_backend_name() in ("postgresql", "postgres") and parsed.port != 0
+    except (ArgumentError, ValueError):
+        known = False
+    if not known:
+        raise BadDatabaseUrl(
+            "DRIPFLEET_DATABASE_URL is no Postgres URL: expected"
+            " postgresql://user:password@host:5432/database; correct it"
+        )
+    return parsed.set(drivername="postgresql+psycopg")
+
+
 class Database:
     """A Postgres database, reached through a small pool.
 
@@ -41,13 +60,16 @@ class Database:
         url: libpq URL (`postgresql://…`).
         name: shown by Postgres as `application_name`; by default `dripfleet`.
         size: connections kept; twice as many may be open for a moment.
+
+    Raises:
+        BadDatabaseUrl: it is no URL of a Postgres database.
     """
 
     def __init__(self, url: str, name: str = "dripfleet", size: int = 4) -> None:
         self.url = url
         self.name = name
         self.engine = create_engine(
-            make_url(url).set(drivername="postgresql+psycopg"),
+            _parsed(url),
             pool_size=size,
             max_overflow=size,
             pool_pre_ping=True,

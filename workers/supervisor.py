@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import FrameType
 
+from sqlalchemy.exc import OperationalError
+
 from models.session import Database
 from tasks import names
 from tasks.canary import store as canaries
@@ -90,7 +92,10 @@ class Fleet:
         began = time.monotonic()
         while not self.stopping.is_set():
             self.poll()
-            silent = set(self.pools) - self.ready()
+            try:
+                silent = set(self.pools) - self.ready()
+            except OperationalError:  # `poll` brings an embedded Postgres back
+                silent = set(self.pools)
             if not silent:
                 break
             if time.monotonic() - began > timeout:
@@ -115,9 +120,7 @@ class Fleet:
         """Pass on what children warn of, and start again what died. Call it a few times a second."""
         for child in self._children.values():
             child.tend()
-        if time.monotonic() >= self._next_mend:
-            self._next_mend = time.monotonic() + MEND_SECONDS
-            self.stack.mend()
+        self._mend()
 
     def stop(self) -> None:
         """Stop in order: nothing new, then nothing planned, then what is in hand, then the rest."""
@@ -168,6 +171,11 @@ class Fleet:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
+    def _mend(self) -> None:
+        if time.monotonic() >= self._next_mend:
+            self._next_mend = time.monotonic() + MEND_SECONDS
+            self.stack.mend()
+
     def _child(self, name: str, arguments: list[str]) -> Child:
         return Child(
             name,
@@ -183,6 +191,8 @@ class Fleet:
             child.ask_to_stop()
         deadline, hurried_at = time.monotonic() + patience, 0.0
         while running := [child for child in children if not child.ended()]:
+            # What is being stopped has replies to write down: it needs its servers until the end.
+            self._mend()
             if self._hurried.is_set():
                 hurried_at = hurried_at or time.monotonic()
                 deadline = min(deadline, hurried_at + HURRY_PATIENCE)

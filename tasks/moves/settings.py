@@ -33,7 +33,8 @@ class DeliverySettings(BaseSettings):
     @model_validator(mode="after")
     def _order(self) -> Self:
         faults = [
-            f"{low} ({getattr(self, low):g} s) must be less than {high} ({getattr(self, high):g} s)"
+            f"{_variable(low)} ({getattr(self, low):g} s) must be less than"
+            f" {_variable(high)} ({getattr(self, high):g} s)"
             for low, high in (
                 ("reply_wait", "armed_lease"),
                 ("armed_lease", "doubt_hold"),
@@ -46,11 +47,12 @@ class DeliverySettings(BaseSettings):
         ]
         if self.renew_every + self.arm_margin > self.working_lease:
             faults.append(
-                f"renew_every + arm_margin ({self.renew_every + self.arm_margin:g} s) must fit into"
-                f" working_lease ({self.working_lease:g} s)"
+                f"{_variable('renew_every')} + {_variable('arm_margin')}"
+                f" ({self.renew_every + self.arm_margin:g} s) must fit into"
+                f" {_variable('working_lease')} ({self.working_lease:g} s)"
             )
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n  ".join(faults))
         return self
 
     def shortened(self, factor: float) -> DeliverySettings:
@@ -69,6 +71,10 @@ class DeliverySettings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """These durations as environment variables, for child processes."""
         return {f"DRIPFLEET_{name.upper()}": f"{v:g}" for name, v in self.model_dump().items()}
+
+
+def _variable(name: str) -> str:
+    return f"DRIPFLEET_{name.upper()}"
 
 
 class IdentitySettings(BaseSettings):

@@ -8,6 +8,7 @@ import structlog
 
 from models.session import Database
 from tasks.errors import Misconfigured
+from tasks.moves.pipeline import StatementFailed
 from tasks.moves.settings import DeliverySettings
 from tasks.send.journal import Journal, owner
 from tasks.send.loop import DeliveryLoop
@@ -41,8 +42,13 @@ class Service:
         self.drain_wait = settings.drain_wait
         try:
             self.loop.start()
-        except BaseException:
+        except BaseException as error:
             journal.close(remove=True)
+            if isinstance(error, StatementFailed) and error.sqlstate in ("42P01", "42703", "42883"):
+                raise Misconfigured(
+                    "the database lacks a table or column that this version needs; run"
+                    " `dripfleet migrate`"
+                ) from error
             raise
         log.info("send_service_started", owner=self.loop.owner, journals_replayed=replayed)
 

@@ -74,6 +74,10 @@ def test_kills_in_the_middle_of_the_demo_lose_and_copy_nothing(
         with database.transaction() as connection:
             return overview(connection).sent >= mark
 
+    def settled() -> bool:
+        now, done = story.look(database)
+        return done and now.in_doubt == 0
+
     def back(name: str, pid: int) -> bool:
         return fleet.pids().get(name) not in (None, pid)
 
@@ -97,10 +101,9 @@ def test_kills_in_the_middle_of_the_demo_lose_and_copy_nothing(
         wait(fleet, lambda: stack.home.running("valkey") is not None, 30, "Valkey is back")
 
         # Doubts are settled by policy within the shortened hold.
-        looks = story.watch(database)
         wait(
             fleet,
-            lambda: (look := next(looks))[1] and look[0].in_doubt == 0,
+            settled,
             180,
             "everything is settled",
         )

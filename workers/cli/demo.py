@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +53,13 @@ def demo(
     from workers.supervisor import Fleet
 
     began = time.monotonic()
+    talk = _Talk()
     with Stack(say=say, loopback_only=True) as stack:
         stack.adopt()
+        _require_relay(stack.smtp_url)
         database = Database(stack.database_url, name="dripfleet-demo")
         migrate(database)
-        fleet = Fleet(stack, say=say)
+        fleet = Fleet(stack, say=talk)
         with fleet.signals():
             try:
                 fleet.start()
@@ -69,7 +74,7 @@ def demo(
                             f"{key}: {number(tally.enrolled)} enrolled,"
                             f" {number(tally.already_enrolled)} were already"
                         )
-                    _watch(database, fleet, stack)
+                    _watch(database, fleet, stack, talk)
                 if not fleet.stopping.is_set():
                     say(f"done after {time.monotonic() - began:.0f} s")
                     clean = _conclude(database, stack)
@@ -80,26 +85,60 @@ def demo(
                     if not clean:
                         raise typer.Exit(ExitCode.FINDINGS)
                 else:
-                    say("stopped; run it again to go on from here")
                     raise typer.Exit(ExitCode.INTERRUPTED)
             finally:
                 say("stopping: beat, planner, delivery, the rest")
                 fleet.stop()
                 database.close()
+                say("stopped; run it again to go on from here")
 
 
-def _watch(database: Database, fleet: Fleet, stack: Stack) -> None:
+class _Talk:
+    """What the fleet has to say; above the progress while that is on the screen."""
+
+    def __init__(self) -> None:
+        self.out: Callable[[str], object] = say
+
+    def __call__(self, text: str) -> None:
+        self.out(text)
+
+
+def _require_relay(url: str) -> None:
+    """A relay that is not there would leave the demo waiting for it."""
+    from tasks.errors import Transient
+    from tasks.send.relay import Relay
+
+    relay = Relay.parse(url)
+    try:
+        socket.create_connection((relay.host, relay.port), timeout=5).close()
+    except OSError as error:
+        raise Transient(
+            f"the relay {relay} does not answer ({error.strerror or error}); start it, or unset"
+            " DRIPFLEET_SMTP_URL to use the mail sink that ships"
+        ) from error
+
+
+def _watch(database: Database, fleet: Fleet, stack: Stack, talk: _Talk) -> None:
     """Show progress until nothing more is due now."""
+    from sqlalchemy.exc import OperationalError
+
     from tasks.errors import Transient
     from workers.demo import story
 
     before: Overview | None = None
     changed = time.monotonic()
-    with _screen() as show:
-        for now, done in story.watch(database):
+    with _screen(talk) as show:
+        while not fleet.stopping.is_set():
+            try:
+                now, done = story.look(database)
+            except OperationalError:
+                if time.monotonic() - changed > STILL:
+                    raise
+                fleet.run(1.0)  # it brings an embedded Postgres back
+                continue
             rate = now.sent_per_second(before) if before is not None else 0.0
             show(now, rate)
-            if done or fleet.stopping.is_set():
+            if done:
                 return
             if before is None or (before.planned, before.sent) != (now.planned, now.sent):
                 changed = time.monotonic()
@@ -113,14 +152,18 @@ def _watch(database: Database, fleet: Fleet, stack: Stack) -> None:
 
 
 @contextmanager
-def _screen() -> Iterator[Any]:
+def _screen(talk: _Talk) -> Iterator[Any]:
     """Live on a terminal; elsewhere a line every five seconds."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.live import Live
 
         with Live(console=Console(stderr=True), refresh_per_second=4) as live:
-            yield lambda now, rate: live.update(_table(now, rate))
+            talk.out = lambda text: live.console.print(text, markup=False, highlight=False)
+            try:
+                yield lambda now, rate: live.update(_table(now, rate))
+            finally:
+                talk.out = say
         return
     last = 0.0
     final: list[str] = []
@@ -174,8 +217,9 @@ def _conclude(database: Database, stack: Stack) -> bool:
 
     emit(story.outcomes(database), title="What became of each step")
     example = story.a_mail(database)
-    say(f"read a mail: dripfleet message show {example}")
-    say(f"ask why:     dripfleet explain {SOURCE}-00001")
+    here = "dripfleet" if shutil.which("dripfleet") else os.path.relpath(sys.argv[0])
+    say(f"read a mail: {here} message show {example}")
+    say(f"ask why:     {here} explain {SOURCE}-00001")
     ledger = stack.home.mail / "ledger.jsonl"
     embedded = "sink" in stack.embedded
     report = audit.verify(
@@ -184,10 +228,14 @@ def _conclude(database: Database, stack: Stack) -> bool:
         audit.VerifySettings(),
         ledger=SinkLedger(ledger) if embedded else None,
     )
+    if in_doubt := report.states.get("in_doubt", 0):
+        hold = DeliverySettings().doubt_hold / 60
+        say(
+            f"{number(in_doubt)} in doubt: their reply never came; the stream's policy settles them"
+            f" {hold:.0f} minutes after that, while the fleet runs"
+        )
     if not report.clean:
         show(report)
-    command = (
-        f"dripfleet verify --sink {stack.home.shown(ledger)}" if embedded else "dripfleet verify"
-    )
+    command = f"{here} verify" + (f" --sink {stack.home.shown(ledger)}" if embedded else "")
     say(f"{command}: {summary(report)}", style="green" if report.clean else "red")
     return report.clean

@@ -20,7 +20,8 @@ _NO_SCHEMA = ("UndefinedTable", "UndefinedColumn", "UndefinedFunction", "Undefin
 
 def verdict(error: BaseException) -> tuple[ExitCode, str]:
     """The exit code and the sentence for an exception that ended a command."""
-    if isinstance(error, DripfleetError) or _is(error, "schedules.findings", "DefinitionError"):
+    spoken = (("schedules.findings", "DefinitionError"), ("models.session", "BadDatabaseUrl"))
+    if isinstance(error, DripfleetError) or any(_is(error, *kind) for kind in spoken):
         return ExitCode.FAULT, str(error)
     cause = getattr(error, "orig", None) or error
     if type(cause).__name__ in _NO_SCHEMA:
@@ -29,6 +30,8 @@ def verdict(error: BaseException) -> tuple[ExitCode, str]:
         )
     for module, name, server, variable in _UNREACHABLE:
         if _is(error, module, name):
+            if refused := _refusal(cause):
+                return ExitCode.UNREACHABLE, f"{server} refused us ({refused}); correct {variable}"
             return ExitCode.UNREACHABLE, (
                 f"{server} does not answer ({_first_line(cause)}); check {variable} and that the"
                 " server runs"
@@ -38,6 +41,12 @@ def verdict(error: BaseException) -> tuple[ExitCode, str]:
     return ExitCode.FAULT, (
         f"unexpected {type(error).__name__}: {_first_line(cause)}; DRIPFLEET_DEBUG=1 shows where"
     )
+
+
+def _refusal(error: BaseException) -> str:
+    """What a server said that is there, and will not have us."""
+    line = next((x for x in str(error).splitlines() if "FATAL:" in x), "")
+    return line.partition("FATAL:")[2].strip().rstrip(".")
 
 
 def _is(error: BaseException, module: str, name: str) -> bool:

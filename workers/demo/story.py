@@ -7,7 +7,7 @@ more is due today. A second run finds what the first one did and goes on from th
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,19 +101,18 @@ def enroll(database: Database, count: int | None, shift: dt.timedelta) -> dict[s
     return tallies
 
 
-def watch(database: Database) -> Iterator[tuple[Overview, bool]]:
-    """How it stands, as often as asked for, and whether nothing more is to be done now.
+def look(database: Database) -> tuple[Overview, bool]:
+    """How it stands, and whether nothing more is to be done now.
 
     Whoever waits for another day, and every doubt that is held, does not keep it from being done.
     """
-    while True:
-        with database.snapshot() as connection:
-            now = overview(connection)
-        busy = now.due + now.later + now.working + now.armed + now.to_plan
-        # Between a hand-back and the next scan nothing is due for a moment: people tell.
-        under_way = sum(s.active - s.waiting - s.held for s in now.sequences) - now.in_doubt
-        short_of = next((s.waiting for s in now.sequences if s.key == SHORT), 0)
-        yield now, busy == 0 and under_way <= 0 and short_of == 0
+    with database.snapshot() as connection:
+        now = overview(connection)
+    busy = now.due + now.later + now.working + now.armed + now.to_plan
+    # Between a hand-back and the next scan nothing is due for a moment: people tell.
+    under_way = sum(s.active - s.waiting - s.held for s in now.sequences) - now.in_doubt
+    short_of = next((s.waiting for s in now.sequences if s.key == SHORT), 0)
+    return now, busy == 0 and under_way <= 0 and short_of == 0
 
 
 def outcomes(database: Database) -> list[dict[str, object]]:

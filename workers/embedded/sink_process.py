@@ -62,7 +62,8 @@ def start_sink(
         if found is not None:
             return found
         (spool / READY).unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "workers.embedded.sink", "--spool", str(spool)]
+        # -P: what lies in the working directory, an operator's templates/ say, is not imported.
+        argv = [sys.executable, "-P", "-m", "workers.embedded.sink", "--spool", str(spool)]
         argv += ["--ready-file", str(spool / READY)]
         argv += ["--stats-file", str(spool / STATS), "--seed", str(seed), "--latency", str(latency)]
         argv += [word for rule in faults for word in ("--fault", rule)]
