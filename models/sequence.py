@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     CheckConstraint,
+    DateTime,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -160,15 +161,57 @@ class Decision(Base):
     at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
+class Schedule(Base):
+    """A cron line: when something starts, and what.
+
+    `next_wall` is the local time that the line says, `next_fire_at` the instant it was resolved to
+    by the zone data of `tzdata`; both are NULL while it is paused, or has a `fault`. `target` is
+    `{"sequence": key, "audience": "all"}` or `{"task": name}`.
+    """
+
+    __tablename__ = "schedule"
+    __table_args__ = (
+        CheckConstraint("catch_up IN ('latest', 'all', 'skip')", name="catch_up"),
+        CheckConstraint(
+            "(next_wall IS NULL) = (next_fire_at IS NULL) AND NOT (paused AND next_wall IS NOT NULL)",
+            name="next_agrees",
+        ),
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    cron: Mapped[str]
+    zone: Mapped[str]
+    target: Mapped[dict[str, Any]]
+    catch_up: Mapped[str]
+    max_lateness: Mapped[dt.timedelta]
+    paused: Mapped[bool] = mapped_column(server_default=text("false"))
+    next_wall: Mapped[dt.datetime | None] = mapped_column(DateTime(timezone=False))
+    next_fire_at: Mapped[dt.datetime | None]
+    tzdata: Mapped[str]
+    fault: Mapped[str | None]
+    applied_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
 class ScheduleFire(Base):
-    """One scheduled instant of a schedule; unique, so that it runs once over the fleet."""
+    """One scheduled instant of a schedule; unique, so that it runs once over the fleet.
+
+    While it is `claimed`, whoever works on it holds `lease_until` under its own `epoch`, and
+    `after_id` is the last subscriber looked at: after a crash the next one goes on behind it.
+    """
 
     __tablename__ = "schedule_fire"
     __table_args__ = (
         CheckConstraint("state IN ('claimed', 'done', 'missed', 'failed')", name="state"),
+        Index("schedule_fire_claimed_idx", "fire_at", postgresql_where=text("state = 'claimed'")),
     )
     schedule_key: Mapped[str] = mapped_column(primary_key=True)
     fire_at: Mapped[dt.datetime] = mapped_column(primary_key=True)
     state: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    target: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    after_id: Mapped[BigInt] = mapped_column(server_default="0")
+    epoch: Mapped[BigInt] = mapped_column(server_default="0")
+    faults: Mapped[int] = mapped_column(server_default="0")
+    lease_until: Mapped[dt.datetime | None]
+    retry_at: Mapped[dt.datetime | None]
+    ended_at: Mapped[dt.datetime | None]

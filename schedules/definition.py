@@ -10,60 +10,43 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import time, timedelta
+from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from schedules.durations import format_duration, parse_clock, parse_duration
+from schedules.expression import ExpressionError, Needs
+from schedules.kinds import (
+    BranchStep,
+    Case,
+    ExitRule,
+    ExitStep,
+    OnLate,
+    SendStep,
+    Step,
+    UntilDate,
+    UpdateStep,
+    WaitStep,
+    needs_of,
+    successors,
+)
+from schedules.stored import (
+    duration,
+    plain,
+    rule_from_json,
+    rule_to_json,
+    step_from_json,
+    step_to_json,
+)
+
+__all__ = [
+    "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep", "OnLate", "SendStep",
+    "Sequence", "Step", "StreamClass", "Timezone", "UntilDate", "UpdateStep", "WaitStep",
+    "successors",
+]  # fmt: skip
 
 SCHEMA: Final = 1
 """Version of the JSON form; a reader refuses every other."""
 
 StreamClass: TypeAlias = Literal["marketing", "transactional"]
-OnLate: TypeAlias = Literal["send", "skip", "exit"]
-
-
-@dataclass(frozen=True, slots=True)
-class SendStep:
-    """One mail. ``on_fail`` is ``next``, ``exit`` or the id of a step."""
-
-    id: str
-    template: str
-    next: str | None = None
-    on_fail: str = "next"
-    max_lateness: timedelta | None = None
-    on_late: OnLate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WaitStep:
-    """Elapsed time (``delay``), or local dates (``calendar_days``) and then the next ``at``."""
-
-    id: str
-    next: str | None = None
-    delay: timedelta | None = None
-    calendar_days: int | None = None
-    at: time | None = None
-
-    def __post_init__(self) -> None:
-        if (self.delay is None) == (self.calendar_days is None):
-            raise ValueError(
-                f"wait {self.id!r} has both or neither of delay and calendar_days: expected one"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class ExitStep:
-    """The end of the way, with its reason."""
-
-    id: str
-    reason: str
-
-    @property
-    def next(self) -> None:
-        """Nothing follows an exit."""
-
-
-Step: TypeAlias = SendStep | WaitStep | ExitStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +81,8 @@ class CatchUp:
 class Sequence:
     """A whole definition; steps in the order of the file, the first being where people begin.
 
+    ``exits`` are asked at every hand-off, in their order; ``needs`` is what steps and exits ask for.
+
     Raises:
         ValueError: no step, an id twice, or a successor that does not exist. The loader finds these
             with their place; here they guard what comes out of the database.
@@ -112,11 +97,17 @@ class Sequence:
     timezone: Timezone = Timezone()
     entry: Entry = Entry()
     catch_up: CatchUp = CatchUp()
+    exits: tuple[ExitRule, ...] = ()
+    needs: Needs = field(init=False, repr=False, compare=False)
     _by_id: dict[str, Step] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         by_id = {step.id: step for step in self.steps}
         object.__setattr__(self, "_by_id", by_id)
+        needs = Needs()
+        for part in (*self.steps, *self.exits):
+            needs |= needs_of(part)
+        object.__setattr__(self, "needs", needs)
         if len(by_id) != len(self.steps) or not by_id:
             raise ValueError(f"sequence {self.key!r}: expected steps, each with an id of its own")
         for step in self.steps:
@@ -145,7 +136,7 @@ class Sequence:
 
     def to_json(self) -> dict[str, Any]:
         """Return the canonical form for ``jsonb``: plain values, sorted keys, no empty ones."""
-        return _plain(
+        return plain(
             {
                 "schema": SCHEMA,
                 "key": self.key,
@@ -160,7 +151,8 @@ class Sequence:
                     "on_late": self.catch_up.on_late,
                     "spread": self.catch_up.spread,
                 },
-                "steps": [_step_to_json(step) for step in self.steps],
+                "exit": [rule_to_json(rule) for rule in self.exits] or None,
+                "steps": [step_to_json(step) for step in self.steps],
             }
         )
 
@@ -191,76 +183,15 @@ class Sequence:
                 timezone=Timezone(**data["timezone"]),
                 entry=Entry(**data["entry"]),
                 catch_up=CatchUp(
-                    max_lateness=_duration(catch_up.get("max_lateness")),
+                    max_lateness=duration(catch_up.get("max_lateness")),
                     on_late=cast(OnLate, catch_up["on_late"]),
-                    spread=_duration(catch_up.get("spread")),
+                    spread=duration(catch_up.get("spread")),
                 ),
-                steps=tuple(_step_from_json(step) for step in data["steps"]),
+                steps=tuple(step_from_json(step) for step in data["steps"]),
+                exits=tuple(rule_from_json(rule) for rule in data.get("exit", ())),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ExpressionError) as error:
             raise ValueError(
                 f"the stored definition of {data.get('key')!r} is not what schema {SCHEMA} holds"
                 f" ({error}): publish the sequence again"
             ) from error
-
-
-def successors(step: Step) -> tuple[str, ...]:
-    """Return the ids a step can lead to, without repetition; none where the way ends."""
-    found = [step.next] if step.next is not None else []
-    if isinstance(step, SendStep) and step.on_fail not in ("next", "exit", *found):
-        found.append(step.on_fail)
-    return tuple(found)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for key in sorted(values):
-        value = values[key]
-        if isinstance(value, dict):
-            plain[key] = _plain(value)
-        elif isinstance(value, timedelta):
-            plain[key] = format_duration(value)
-        elif isinstance(value, time):
-            plain[key] = value.strftime("%H:%M")
-        elif value is not None:
-            plain[key] = value
-    return plain
-
-
-def _step_to_json(step: Step) -> dict[str, Any]:
-    body: dict[str, Any]
-    match step:
-        case SendStep():
-            late = {"max_lateness": step.max_lateness, "on_late": step.on_late}
-            body = {"send": {"template": step.template}, "on_fail": step.on_fail, **late}
-        case WaitStep():
-            rule = {"delay": step.delay, "calendar_days": step.calendar_days, "at": step.at}
-            body = {"wait": rule}
-        case ExitStep():
-            body = {"exit": {"reason": step.reason}}
-    return _plain({"id": step.id, "next": step.next, **body})
-
-
-def _step_from_json(data: Mapping[str, Any]) -> Step:
-    id_, next_ = data["id"], data.get("next")
-    if "send" in data:
-        return SendStep(
-            id=id_,
-            next=next_,
-            template=data["send"]["template"],
-            on_fail=data["on_fail"],
-            max_lateness=_duration(data.get("max_lateness")),
-            on_late=cast("OnLate | None", data.get("on_late")),
-        )
-    if "wait" in data:
-        wait = data["wait"]
-        at = parse_clock(wait["at"]) if "at" in wait else None
-        days = wait.get("calendar_days")
-        return WaitStep(
-            id=id_, next=next_, delay=_duration(wait.get("delay")), calendar_days=days, at=at
-        )
-    return ExitStep(id=id_, reason=data["exit"]["reason"])
-
-
-def _duration(text: str | None) -> timedelta | None:
-    return None if text is None else parse_duration(text)

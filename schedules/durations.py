@@ -11,6 +11,7 @@ LONGEST: Final = timedelta(days=3650)
 
 _UNITS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION: Final = re.compile(r"([0-9]{1,12})([smhdw])", re.ASCII)
+_OFFSET: Final = re.compile(r"([+-]?)([0-9]{1,4})([dw])", re.ASCII)
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 
 
@@ -35,6 +36,27 @@ def format_duration(duration: timedelta) -> str:
     seconds = int(duration.total_seconds())
     unit = next(unit for unit, size in _UNITS.items() if seconds % size == 0)
     return f"{seconds // _UNITS[unit]}{unit}"
+
+
+def parse_offset(text: str) -> int:
+    """Read ``-3d``, ``2w`` or ``+1d`` as calendar days before or after a date.
+
+    Raises:
+        ValueError: another form, zero, or more than ten years.
+    """
+    match = _OFFSET.fullmatch(text)
+    days = int(match[2]) * (7 if match[3] == "w" else 1) if match else 0
+    if not match or not 0 < days <= LONGEST.days:
+        raise ValueError(
+            f"{text[:40]!r} is no offset: expected calendar days such as -3d, 2d or 1w, not zero"
+            " and at most ten years; write it so"
+        )
+    return -days if match[1] == "-" else days
+
+
+def format_offset(days: int) -> str:
+    """Write what `parse_offset` reads: ``-3d``."""
+    return f"{days}d"
 
 
 def parse_clock(text: str) -> time:

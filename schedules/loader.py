@@ -23,10 +23,12 @@ from schedules.definition import (
     WaitStep,
 )
 from schedules.durations import parse_duration
+from schedules.exits import read_exits
 from schedules.findings import DefinitionError, Finding, Located
 from schedules.localtime import is_zone, zones
 from schedules.reading import Report, Table, compose, suggest
-from schedules.steps import DURATION, read_lateness, read_steps
+from schedules.steps import read_lateness, read_steps
+from schedules.waits import DURATION
 
 __all__ = ["DefinitionError", "Finding", "Loaded", "Located", "load", "loads", "read", "reads"]
 
@@ -34,9 +36,9 @@ LARGEST_FILE: Final = 1_000_000
 """Bytes; no sequence written by people comes near it."""
 
 _KEYS: Final = (
-    "key", "title", "class", "topic", "priority", "timezone", "entry", "catch_up", "steps",
+    "key", "title", "class", "topic", "priority", "timezone", "entry", "catch_up", "exit", "steps",
 )  # fmt: skip
-_KEYS_LATER: Final = ("exit", "goal", "holdout", "limits", "pause", "publish")
+_KEYS_LATER: Final = ("goal", "holdout", "limits", "pause", "publish")
 _ENTRY_LATER: Final = (
     "trigger", "segment", "edge", "schedule", "audience", "filter", "on_stale_score", "dedupe_key",
     "reentry", "admission",
@@ -121,6 +123,7 @@ def _sequence(top: Table) -> Sequence | None:
     timezone = _timezone(top)
     entry = _entry(top)
     catch_up, bounded = _catch_up(top)
+    exits = read_exits(top)
     steps = read_steps(top, bounded)
     if timezone is None and any(
         isinstance(step, WaitStep) and step.delay is None for step in steps
@@ -139,6 +142,7 @@ def _sequence(top: Table) -> Sequence | None:
         entry=entry,
         catch_up=catch_up,
         steps=tuple(steps),
+        exits=exits,
     )
 
 

@@ -151,6 +151,28 @@ class Table:
 
         return self.text(key, " or ".join(known), read, required=required)
 
+    def plain(self, key: str) -> str | int | float | bool | None:
+        """Read a value of any kind but a list or mapping; None is null, or wrong.
+
+        Raises:
+            KeyError: the key is not there.
+        """
+        node = self.values[key]
+        kind = str(node.tag).removeprefix(_TAG) if isinstance(node, ScalarNode) else ""
+        if kind == "str" and len(node.value) <= 1000 and node.value.isprintable():
+            return str(node.value)
+        if kind == "bool":
+            return bool(node.value.lower() == "true")
+        if kind == "int" and re.fullmatch(r"[-+]?[0-9]{1,15}", node.value, re.ASCII):
+            return int(node.value)
+        if kind == "float" and re.fullmatch(r"[-+]?[0-9]{1,15}\.[0-9]{1,15}", node.value, re.ASCII):
+            return float(node.value)
+        if kind != "null":
+            self._wrong(
+                key, node, "one line of text, a number such as 3 or 0.5, true, false or null"
+            )
+        return None
+
     def table(self, key: str, *, required: bool = False) -> Table | None:
         """Read a mapping."""
         node = self.values.get(key)
@@ -163,8 +185,8 @@ class Table:
             self.missing(key, "a mapping of keys and values")
         return None
 
-    def rows(self, key: str) -> list[tuple[Path, Any]]:
-        """Read a required list of at least one mapping, as paths and nodes."""
+    def rows(self, key: str, example: str = "{id: …}") -> list[tuple[Path, Any]]:
+        """Read a required list of at least one mapping, as paths and nodes; an entry is as ``example``."""
         node = self.values.get(key)
         if node is None:
             self.missing(key, "a list of at least one")
@@ -180,7 +202,7 @@ class Table:
                 self.report.add(
                     item,
                     f"entry {index + 1} of {key!r} is {_found(item)}: expected a mapping of keys"
-                    " and values; write it as '- {id: …}'",
+                    f" and values; write it as '- {example}'",
                 )
         return rows
 

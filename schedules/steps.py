@@ -5,23 +5,24 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from schedules.definition import ExitStep, OnLate, SendStep, Step, WaitStep
-from schedules.durations import parse_clock, parse_duration
+from schedules.branches import read_branch, read_update
+from schedules.durations import parse_duration
 from schedules.findings import Path
 from schedules.graph import Edge, cycles, unreached
+from schedules.kinds import ExitStep, OnLate, SendStep, Step, ways
 from schedules.reading import SLUG, Table, matching, suggest
+from schedules.waits import DURATION, read_wait
 
-DURATION: Final = "a duration in text such as 20s, 5m, 2h, 3d or 1w"
-
-_KINDS: Final = ("send", "wait", "exit")
-_KINDS_LATER: Final = ("branch", "experiment", "update", "webhook")
+_KINDS: Final = ("send", "wait", "branch", "update", "exit")
+_KINDS_LATER: Final = ("experiment", "webhook")
 _STEP_KEYS: Final = {
     "send": ("id", "send", "next", "on_fail", "max_lateness", "on_late"),
     "wait": ("id", "wait", "next"),
+    "branch": ("id", "branch", "on_stale"),
+    "update": ("id", "update", "next"),
     "exit": ("id", "exit"),
 }
-_STEP_LATER: Final = (*_KINDS_LATER, "paths", "on_stale")
-_WAIT_LATER: Final = ("until_date", "until_event", "of", "ignore_bots", "timeout")
+_STEP_LATER: Final = (*_KINDS_LATER, "paths")
 _ON_LATE: Final[dict[str, OnLate]] = {"send": "send", "skip": "skip", "exit": "exit"}
 _ON_LATE_LATER: Final = ("next_window",)
 
@@ -64,16 +65,17 @@ def read_steps(top: Table, bounded: bool) -> list[Step]:
         if step is None:
             continue
         steps.append(step)
-        for key, target in _targets(step):
-            at = (*table.path, key) if key in table else table.path
+        for key, target in ways(step):
+            written = (*table.path, *key) in top.report.located.places
+            at = (*table.path, *key) if written else table.path
             if target in places:
                 edges.append(Edge(step.id, target, at))
-            elif key in table:
+            elif written:
                 whole = False
                 move = suggest(target, places) or "add that step or name another"
                 table.report.add_at(
                     at,
-                    f"{key!r} of {table.name} leads to {target!r}, which is no step: expected the"
+                    f"{str(key[-1])!r} of {table.name} leads to {target!r}, which is no step: expected the"
                     f" id of one; {move}",
                 )
     if whole:
@@ -95,13 +97,6 @@ def read_lateness(table: Table, bounded: bool) -> tuple[timedelta | None, OnLate
     return max_lateness, on_late
 
 
-def _targets(step: Step) -> list[tuple[str, str]]:
-    found = [("next", step.next)] if step.next is not None else []
-    if isinstance(step, SendStep) and step.on_fail not in ("next", "exit"):
-        found.append(("on_fail", step.on_fail))
-    return found
-
-
 def _step(table: Table, id_: str, below: str | None, bounded: bool) -> Step | None:
     """Read one step; None where its ways on cannot be known."""
     kinds = [key for key in _KINDS if key in table]
@@ -117,12 +112,17 @@ def _step(table: Table, id_: str, below: str | None, bounded: bool) -> Step | No
     kind = kinds[0]
     table.only(_STEP_KEYS[kind], _STEP_LATER)
     next_ = table.slug("next") if "next" in table and kind != "exit" else below
-    body = table.table(kind)
     step: Step | None
+    if kind == "branch":
+        step = read_branch(table, id_)
+        return None if any(key in table for key in _STEP_LATER) else step
+    body = table.table(kind)
     if kind == "send":
         step = _send(table, body, id_, next_, bounded)
     elif kind == "wait":
-        step = _wait(body, id_, next_)
+        step = read_wait(body, id_, next_)
+    elif kind == "update":
+        step = read_update(body, id_, next_)
     else:
         step = _exit(body, id_)
     ways_unknown = any(key in table for key in _STEP_LATER) or ("next" in table and next_ is None)
@@ -151,29 +151,3 @@ def _exit(body: Table | None, id_: str) -> ExitStep:
         return ExitStep(id_, "?")
     body.only(("reason",))
     return ExitStep(id_, body.slug("reason", required=True) or "?")
-
-
-def _wait(body: Table | None, id_: str, next_: str | None) -> WaitStep:
-    unknown = WaitStep(id_, next_, delay=timedelta(seconds=1))
-    if body is None:
-        return unknown
-    body.only(("delay", "calendar_days", "at"), _WAIT_LATER)
-    delay = body.text("delay", DURATION, parse_duration)
-    days = body.whole("calendar_days", 0, 3650)
-    at = body.text("at", 'a time of day in text such as "09:30"', parse_clock)
-    if any(key in body for key in _WAIT_LATER):
-        return unknown
-    by_calendar = "calendar_days" in body
-    if by_calendar == ("delay" in body):
-        found = "both 'delay' and 'calendar_days'" if by_calendar else "no time to wait"
-        body.report.add(body.node, f"{body.name} has {found}: expected one of the two; correct it")
-    elif "at" in body and not by_calendar:
-        body.report.add_at(
-            (*body.path, "at"),
-            f"'at' of {body.name} stands beside 'delay': expected it with 'calendar_days'; remove it",
-        )
-    elif days == 0 and "at" not in body:
-        body.missing("at", "a time of day, since 'calendar_days: 0' alone waits for nothing")
-    if days is not None and delay is None:
-        return WaitStep(id_, next_, calendar_days=days, at=at)
-    return unknown if days is not None or delay is None else WaitStep(id_, next_, delay=delay)

@@ -21,7 +21,7 @@ from celery import Task, current_app
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from tasks import names
+from tasks import metrics, names, trace
 from tasks.errors import Misconfigured, Permanent, Snooze, Transient
 
 if TYPE_CHECKING:  # beat and Flower ring and route, and open no database
@@ -68,27 +68,38 @@ class FleetTask(Task):  # type: ignore[type-arg]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the entry with its log context; drop a payload of an unknown version."""
-        with structlog.contextvars.bound_contextvars(task=self.name, **_where()):
+        rung = getattr(self.request, "traceparent", None)
+        with (
+            structlog.contextvars.bound_contextvars(task=self.name, **_where()),
+            trace.spans.answering(self.name, rung),
+        ):
             version = kwargs.pop("v", None)
             if version != names.VERSION:
                 log.warning("payload_dropped", version=version, expected=names.VERSION)
+                metrics.meter.task(self.name, "dropped", 0.0)
                 return {"dropped": "version"}
-            started = time.monotonic()
+            started, end = time.monotonic(), "failed"
             try:
                 result = super().__call__(*args, **kwargs)
+                end = "done"
             except Snooze as snooze:
+                end = "snoozed"
                 log.info("task_snoozed", why=str(snooze))
                 return {"snoozed": True}
             except Transient as fault:
                 # The rows are still due: the next tick is the retry.
+                end = "put_off"
                 log.warning("task_put_off", why=str(fault))
                 return {"put_off": type(fault).__name__}
             except (Permanent, Misconfigured) as fault:
+                end = "refused"
                 log.error("task_refused", kind=type(fault).__name__, why=str(fault))
                 raise Failed(type(fault).__name__) from None
             except Exception as fault:
                 log.exception("task_failed", kind=type(fault).__name__)
                 raise Failed(type(fault).__name__) from None
+            finally:
+                metrics.meter.task(self.name, end, time.monotonic() - started)
             log.debug("task_done", seconds=round(time.monotonic() - started, 3))
             return result
 
@@ -110,11 +121,13 @@ def ring(name: str, payload: Mapping[str, Any] | names.Payload, *, expires: floa
             name,
             kwargs=cast(dict[str, Any], dict(payload)),
             expires=expires,
+            headers=trace.spans.rung(name),
             retry=True,
             retry_policy=PUBLISH_RETRY,
         )
     except (OperationalError, RedisError, OSError) as fault:
         log.warning("doorbell_lost", doorbell=name, kind=type(fault).__name__)
+        metrics.meter.doorbell_lost(name)
         return False
     return True
 

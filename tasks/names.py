@@ -13,6 +13,7 @@ PoolName = Literal["sequence", "send", "personalize", "churn", "quantum", "upkee
 POOLS: Final[tuple[PoolName, ...]] = get_args(PoolName)
 
 SCAN: Final = "sequence.scan"
+FIRE: Final = "sequence.fire"
 DISPATCH: Final = "sequence.dispatch"
 DELIVER: Final = "send.deliver"
 REAP: Final = "upkeep.reap"
@@ -24,15 +25,20 @@ VERSION: Final = 1
 # The canary is not here: it goes to the pool that its payload names.
 POOL_OF: Final[dict[str, PoolName]] = {
     SCAN: "sequence",
+    FIRE: "sequence",
     DISPATCH: "sequence",
     DELIVER: "send",
     REAP: "upkeep",
     RESOLVE: "upkeep",
 }
 
+# What a cron line may start by name, with the payload of a tick; ticks of beat are none of them.
+SCHEDULED: Final[frozenset[str]] = frozenset()
+SCHEDULED_LATER: Final[frozenset[str]] = frozenset({"churn.score", "quantum.segment"})
+
 
 class TickPayload(TypedDict):
-    """Everything that is due, now: scan, dispatch, reap, resolve."""
+    """Everything that is due, now: scan, fire, dispatch, reap, resolve."""
 
     v: int
 

@@ -21,13 +21,16 @@ from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.send.settings import SendSettings
 from tasks.upkeep.verify import VerifySettings
 from workers.cli import app
+from workers.metrics.export import MetricsSettings
 from workers.settings import FleetSettings, RedisSettings
+from workers.tracing import TraceSettings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SETTINGS: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, RedisSettings, FleetSettings, DeliverySettings, IdentitySettings,
-    SendSettings, AudienceSettings, VerifySettings,
+    SendSettings, AudienceSettings, VerifySettings, MetricsSettings,
+    TraceSettings,
 )  # fmt: skip
 PEOPLE = "email,first_name,topic:product-news,orders:int\nzoe@example.com,Zoë,yes,3\n"
 ORDERS = "email,name,occurred_at,source_id\nzoe@example.com,purchase,2026-01-02,1\n"

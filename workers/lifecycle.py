@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from workers import logs
-from workers.parent import watch_parent
+from workers import logs, tracing
+from workers.metrics import export
+from workers.parent import PARENT_FD, watch_parent
 from workers.pools import Pool
 from workers.settings import FleetSettings, Panel, RedisSettings, clear_blank, named, panel
 
@@ -37,7 +38,14 @@ def settings_of(pool: Pool) -> Panel:
     from models.session import DatabaseSettings
 
     clear_blank()
-    return panel(DatabaseSettings, RedisSettings, FleetSettings, *map(named, pool.settings))
+    return panel(
+        DatabaseSettings,
+        RedisSettings,
+        FleetSettings,
+        export.MetricsSettings,
+        tracing.TraceSettings,
+        *map(named, pool.settings),
+    )
 
 
 def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None = None) -> int:
@@ -53,7 +61,14 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
     os.environ["DRIPFLEET_POOL"] = pool.name
     read = settings_of(pool)
     logs.configure(read[FleetSettings].log_level, pool=pool.name)
+    supervised = PARENT_FD in os.environ
     watch_parent(read[FleetSettings].drain_wait + 30)
+    exporter = export.start(
+        pool.name,
+        read[export.MetricsSettings],
+        read[FleetSettings].home,
+        supervised=supervised,
+    )
 
     from celery.apps.worker import Worker
 
@@ -62,7 +77,7 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
 
     _quieten_celery()
     app = build(pool.name, read[RedisSettings])
-    _connect_signals(pool, read[DatabaseSettings])
+    _connect_signals(pool, read[DatabaseSettings], exporter)
     if pool.lacks_extra():
         log.warning("extra_missing", extra=pool.extra, next=f"pip install dripfleet[{pool.extra}]")
     opened = None if pool.kind == "prefork" else _open(pool, read[DatabaseSettings])
@@ -71,6 +86,8 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
             from tasks.send import service
 
             service.start(opened)
+            if exporter is not None:
+                exporter.meter.watch(service.current().loop.gauges)
         worker = Worker(
             app=app,
             hostname=name or node_name(pool.name),
@@ -89,6 +106,8 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
     finally:
         if opened is not None:
             _close(pool, opened)
+        if exporter is not None:
+            exporter.close()
     log.info("worker_ended", code=code)
     return code
 
@@ -118,6 +137,7 @@ def _open(pool: Pool, settings: DatabaseSettings) -> Database:
         size=max(2, pool.concurrency),
     )
     base.configure(database, pool.name)
+    tracing.start(tracing.TraceSettings(), pool.name)
     return database
 
 
@@ -129,10 +149,13 @@ def _close(pool: Pool, database: Database) -> None:
         if not service.join():
             # Not lost: the next start reads the journal and settles them.
             log.warning("drain_unfinished", next="the next send worker here replays the journal")
+    tracing.stop()
     database.close()
 
 
-def _connect_signals(pool: Pool, settings: DatabaseSettings) -> None:
+def _connect_signals(
+    pool: Pool, settings: DatabaseSettings, exporter: export.Exporter | None
+) -> None:
     """What must happen at a moment that only Celery knows."""
     from celery import signals
 
@@ -147,8 +170,12 @@ def _connect_signals(pool: Pool, settings: DatabaseSettings) -> None:
 
     signals.worker_ready.connect(answer_once, weak=False)
     if pool.kind == "prefork":
+        if exporter is not None:
+            exporter.hear_children()
 
         def open_in_child(**_: Any) -> None:
+            if exporter is not None:
+                exporter.in_child()
             _open(pool, settings)
 
         signals.worker_process_init.connect(open_in_child, weak=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import Misconfigured
@@ -20,6 +20,7 @@ from tasks.errors import Misconfigured
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 REDIS_SCHEMES = ("redis", "rediss", "sentinel")
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster", "redis-cluster", "rediss-cluster", "cluster")
 DATABASE_SCHEMES = ("postgresql", "postgres")
 
 
@@ -38,8 +39,23 @@ class RedisSettings(BaseSettings):
     def _scheme(cls, value: SecretStr) -> SecretStr:
         # Several sentinels stand in one URL, divided by semicolons.
         for url in value.get_secret_value().split(";"):
+            if url.partition("://")[0].lower() in CLUSTER_SCHEMES:
+                raise ValueError(
+                    "names a Redis Cluster, which cannot hold the queues: a message moves between"
+                    " keys of different slots; name one server (redis://, rediss://) or sentinels"
+                )
             _require_scheme(url, REDIS_SCHEMES)
         return value
+
+    @model_validator(mode="after")
+    def _master(self) -> RedisSettings:
+        sentinels = self.redis_url.get_secret_value().startswith("sentinel://")
+        if sentinels and not self.redis_sentinel_master:
+            raise ValueError(
+                "DRIPFLEET_REDIS_SENTINEL_MASTER is not set (the name by which the sentinels of"
+                " DRIPFLEET_REDIS_URL know their master)"
+            )
+        return self
 
 
 class FleetSettings(BaseSettings):

@@ -1,4 +1,4 @@
-"""Subscribers in: a CSV stream becomes rows of `subscriber`, a chunk at a time.
+"""Subscribers in: a CSV or Parquet file becomes rows of `subscriber`, a chunk at a time.
 
 A chunk is one transaction: COPY into a temporary table, then one INSERT and one UPDATE over the
 whole of it. So an import that is stopped leaves whole chunks, and running it again is harmless.
@@ -22,6 +22,7 @@ from models.session import Database
 from tasks.audience.candidate import BadRow, Candidate, Interpreter
 from tasks.audience.consent import record_consents
 from tasks.audience.csvfile import CsvFile
+from tasks.audience.parquetfile import ParquetFile, is_parquet
 from tasks.audience.rejects import Rejects
 from tasks.audience.seen import Seen
 from tasks.audience.staging import BY_INDEX, encode
@@ -136,14 +137,14 @@ def import_subscribers(
     chunk: int = CHUNK,
     on_chunk: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Read subscribers from CSV and bring the database up to it.
+    """Read subscribers from CSV or Parquet and bring the database up to it.
 
     Where an address comes twice, the later row wins, field by field. Memory is bounded by the
     chunk, but for 16 to 32 octets an address to know duplicates by.
 
     Args:
         database: where to.
-        source: the CSV bytes.
+        source: the bytes of the file; by their beginning one sees that it is Parquet.
         name: what messages call the file.
         secret: key of the identities.
         rejects: takes the rows that are left out.
@@ -153,14 +154,16 @@ def import_subscribers(
 
     Raises:
         Permanent: the file has no usable header.
-        Misconfigured: the secret is not the one the database was filled with.
+        Misconfigured: the secret is not the one the database was filled with, or Parquet cannot be
+            read here.
         Transient: a chunk met other writers five times over.
     """
     started = time.monotonic()
     tally = Tally()
     with database.transaction() as connection:
         check_secret(connection, secret)
-    file = CsvFile(source, name, required=("email",))
+    kind = ParquetFile if is_parquet(source) else CsvFile
+    file = kind(source, name, required=("email",))
     try:
         interpreter = Interpreter(file.columns, secret)
         with _no_collector(), database.raw() as connection:
@@ -193,7 +196,7 @@ def _no_collector() -> Iterator[None]:
 
 
 def _chunks(
-    file: CsvFile, interpreter: Interpreter, rejects: Rejects, tally: Tally, size: int
+    file: CsvFile | ParquetFile, interpreter: Interpreter, rejects: Rejects, tally: Tally, size: int
 ) -> Iterator[list[Candidate]]:
     """Candidates with one row an address and an external id, `size` rows of the file at a time."""
     seen = Seen()

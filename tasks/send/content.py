@@ -24,6 +24,7 @@ from hashlib import sha256
 from urllib.parse import quote
 
 from tasks.errors import Permanent
+from tasks.send.envelope import ascii_domain
 from tasks.send.render import Rendered
 
 HEADERS = frozenset(
@@ -35,6 +36,8 @@ LONGEST_LINE = 998  # octets without CRLF, RFC 5322 §2.1.1
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ADDRESS = re.compile(rf"(?=.{{1,64}}@){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
+_WIDE_ATOM = r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]|[^\x00-\x7f])+"  # RFC 6532 §3.2, UTF8-non-ascii
+_WIDE_ADDRESS = re.compile(rf"{_WIDE_ATOM}(?:\.{_WIDE_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _MESSAGE_ID = re.compile(rf"<{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*>")
 _NOT_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -90,7 +93,7 @@ def compose(rendered: Rendered, *, message: Facts, sender: Sender) -> Content:
     headers = [
         ("Date", format_datetime(message.frozen_at.astimezone(UTC).replace(microsecond=0))),
         ("From", _from(sender)),
-        ("To", _address(message.to_address, "the subscriber's address")),
+        ("To", _recipient(message.to_address)),
         ("Message-ID", message.rfc_message_id),
         ("Subject", _unstructured(rendered.subject, "the subject")),
         ("List-Unsubscribe", f"<{unsubscribe_url(sender, message.unsubscribe_token)}>"),
@@ -113,7 +116,7 @@ def compose(rendered: Rendered, *, message: Facts, sender: Sender) -> Content:
             f"\r\n--{boundary}--\r\n"
         )
     head = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    octets = f"{head}\r\n{body}".encode("ascii")
+    octets = f"{head}\r\n{body}".encode()
     check(octets, headers)
     return Content(octets, sha256(octets).digest())
 
@@ -122,10 +125,11 @@ def check(octets: bytes, expected: Sequence[tuple[str, str]]) -> None:
     """Read a mail back and hold exactly the headers meant, in order, once each, and no others.
 
     `expected` are names and values as composed. Also held: names from `HEADERS`, CRLF alone, no
-    NUL, ASCII, lines of 998 octets at most. Raises `Permanent`; it quotes names, never values.
+    NUL, lines of 998 octets at most, and ASCII but for a `To` of which more was meant: its mail
+    travels under SMTPUTF8 alone (RFC 6532 §3.4). Raises `Permanent`; it quotes names, never values.
     """
     head, found, _ = octets.partition(b"\r\n\r\n")
-    lines = head.decode("ascii", "replace").replace("\r\n ", " ").split("\r\n")
+    lines = head.decode("utf-8", "replace").replace("\r\n ", " ").split("\r\n")
     read = [line.partition(": ")[::2] for line in lines]
     meant = [(name, value.replace("\r\n ", " ")) for name, value in expected]
     names = [name for name, _ in read]
@@ -138,7 +142,12 @@ def check(octets: bytes, expected: Sequence[tuple[str, str]]) -> None:
     ends = octets.count(b"\r\n")
     if ends != octets.count(b"\r") or ends != octets.count(b"\n") or b"\0" in octets:
         raise Permanent("the composed mail holds a bare CR, LF or NUL; it is not sent")
-    if not octets.isascii() or _longest_line(octets) > LONGEST_LINE:
+    rest = octets
+    if not rest.isascii():
+        for name, value in meant:
+            if name == "To" and not value.isascii():
+                rest = rest.replace(f"To: {value}\r\n".encode(), b"", 1)
+    if not rest.isascii() or _longest_line(octets) > LONGEST_LINE:
         raise Permanent(
             f"the composed mail has a line of over {LONGEST_LINE} octets or raw 8-bit text;"
             " it is not sent"
@@ -181,6 +190,22 @@ def _address(address: str, whose: str) -> str:
     if len(address) > 254 or not _ADDRESS.fullmatch(address):
         raise Permanent(
             f"{whose} is not of the form name@host in ASCII, without spaces or line ends; correct it"
+        )
+    return address
+
+
+def _recipient(address: str) -> str:
+    """The subscriber's address for `To`: the domain in ASCII, the local part in UTF-8 if it must."""
+    if address.isascii():
+        return _address(address, "the subscriber's address")
+    address = ascii_domain(address)
+    # Half a character is not printable either, so what is left can be encoded.
+    fit = address.isprintable() and _WIDE_ADDRESS.fullmatch(address)
+    local = address.rpartition("@")[0]
+    if not fit or len(local.encode()) > 64 or len(address.encode()) > 254:
+        raise Permanent(
+            "the subscriber's address is not of the form name@host, printable, without spaces"
+            " or line ends; correct it"
         )
     return address
 

@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 import structlog
 
 from models.session import Database
+from tasks import metrics, trace
 from tasks.moves.cycle import STATEMENTS, Answered, Cycled, cycle
 from tasks.moves.pipeline import ConnectionLost, Pipeline, StatementFailed
 from tasks.moves.settings import DeliverySettings
@@ -116,7 +117,7 @@ class Cycles:
             await self._lost(answers, ready, error)
 
     async def _run(self, answers: Sequence[tuple[Mail, Reply]], ready: Sequence[Mail]) -> None:
-        began = boottime()
+        began, drawn = boottime(), trace.spans.now()
         done = await cycle(
             self._pipeline,
             [_answered(mail, reply) for mail, reply in answers],
@@ -124,6 +125,8 @@ class Cycles:
             owner=self._owner,
             settings=self._settings,
         )
+        metrics.meter.cycle(boottime() - began, len(answers), len(ready))
+        trace.spans.recorded(answers, drawn)
         for mail, reply in answers:
             self._holder.settled(mail, _OUTCOMES[type(reply)])
         if ready:

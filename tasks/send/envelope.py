@@ -1,4 +1,8 @@
-"""What goes into an SMTP transaction: the two addresses and the bytes, made safe for the wire."""
+"""What goes into an SMTP transaction: the two addresses and the bytes, made safe for the wire.
+
+A domain outside ASCII always travels as A-labels (IDNA 2008), so that any relay takes it; only a
+local part outside ASCII needs SMTPUTF8 (RFC 6531), and it stays as its subscriber gave it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ WireBody = NewType("WireBody", bytes)
 MAX_LINE = 998
 _PART = r"[!-;=?A-~]+"
 _ADDRESS = re.compile(rf"{_PART}@{_PART}")
+_WIDE = re.compile(rf"[!-;=?A-~\x80-\U0010ffff]+@{_PART}")  # RFC 6531 §3.3, the local part alone
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
@@ -21,42 +26,66 @@ _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 class Envelope:
     """Sender and recipient of one transaction, as ``local@domain`` (RFC 5321 §4.1.2).
 
-    The sender may be empty: the null reverse-path.
+    The sender may be empty: the null reverse-path. The recipient's domain is put into ASCII.
 
     Raises:
-        Permanent: for anything that could end the command early or that needs SMTPUTF8; the
-            sentence names the fault and its place, never the address.
+        Permanent: for anything that could end the command early, and for a sender outside ASCII;
+            the sentence names the fault and its place, never the address.
     """
 
     sender: str
     recipient: str
 
     def __post_init__(self) -> None:
+        if not self.recipient.isascii():
+            object.__setattr__(self, "recipient", ascii_domain(self.recipient))
         for role, address in (("sender", self.sender), ("recipient", self.recipient)):
             if _ADDRESS.fullmatch(address) and len(address) <= 254:
                 continue
             if fault := _fault(role, address):
                 raise Permanent(
-                    f"The {role} address {fault}; expected local@domain in printable ASCII of at "
-                    "most 254 characters. Correct the address and retry the message."
+                    f"The {role} address {fault}; expected local@domain, printable and of at "
+                    "most 254 octets. Correct the address and retry the message."
                 )
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """True if only a relay that offers SMTPUTF8 can be given this recipient."""
+        return not self.recipient.isascii()
+
+
+def ascii_domain(address: str) -> str:
+    """The address with its domain as A-labels; as it was where the domain cannot be one."""
+    local, at, domain = address.rpartition("@")
+    if domain.isascii():
+        return address
+    import idna  # late: large tables, and hardly a mail needs them
+
+    try:
+        return f"{local}{at}{idna.encode(domain, uts46=True).decode('ascii')}"
+    except (idna.IDNAError, UnicodeError):
+        return address
 
 
 def _fault(role: str, address: str) -> str | None:
     if not address:
         return None if role == "sender" else "is empty"
+    at = address.rfind("@")
     names = {"\r": "a carriage return", "\n": "a line feed", "\0": "a NUL", " ": "a space"}
     for place, char in enumerate(address, start=1):
         if char in names:
             return f"holds {names[char]} at character {place}"
-        if not char.isascii():
-            return f"holds a character outside ASCII at character {place} (SMTPUTF8 is not spoken)"
+        if not char.isascii() and (role == "sender" or place > at):
+            return f"holds a character outside ASCII at character {place}, where none may stand"
         if not char.isprintable():
             return f"holds a control character at character {place}"
         if char in "<>":
             return f"holds an angle bracket at character {place}"
-    if len(address) > 254:
-        return f"is {len(address)} characters long"
+    octets = len(address.encode("utf-8"))
+    if octets > 254:
+        return f"is {octets} octets long"
+    if _WIDE.fullmatch(address):
+        return None
     return "has no single @ between a local part and a domain"
 
 

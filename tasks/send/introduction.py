@@ -88,10 +88,26 @@ async def _auth(channel: Channel) -> NotSent | None:
     channel.stage = Stage.AUTH
     if not channel.is_private:
         return _fault(Stage.AUTH, "the password is not sent without TLS")
-    if "PLAIN" not in channel.extensions.get("AUTH", "").split():
-        return _fault(Stage.AUTH, "AUTH PLAIN is not offered")
-    token = b64encode("\0".join(("", *credentials)).encode())  # RFC 4616
-    return (await channel.command(Stage.AUTH, b"AUTH PLAIN " + token + b"\r\n"))[1]
+    offered = channel.extensions.get("AUTH", "").split()
+    if "PLAIN" in offered:
+        token = b64encode("\0".join(("", *credentials)).encode())  # RFC 4616
+        return (await channel.command(Stage.AUTH, b"AUTH PLAIN " + token + b"\r\n"))[1]
+    if "LOGIN" in offered:
+        return await _auth_login(channel, *credentials)
+    return _fault(Stage.AUTH, "neither AUTH PLAIN nor AUTH LOGIN is offered")
+
+
+async def _auth_login(channel: Channel, username: str, password: str) -> NotSent | None:
+    """The older mechanism (draft-murchison-sasl-login): user and password, each asked for by a 334.
+
+    What the prompts say differs from server to server, so only their order counts.
+    """
+    refusal = (await channel.command(Stage.AUTH, b"AUTH LOGIN\r\n", good=3))[1]
+    for word, good in ((username, 3), (password, 2)):
+        if refusal is None:
+            line = b64encode(word.encode()) + b"\r\n"
+            refusal = (await channel.command(Stage.AUTH, line, good=good))[1]
+    return refusal
 
 
 def _tls_fault(channel: Channel, error: OSError) -> NotSent:

@@ -68,6 +68,11 @@ class Journal:
         """Whether nothing can be noted any more; a restart makes a new one."""
         return self._broken or self._fd < 0
 
+    @property
+    def size(self) -> int:
+        """Its length, in octets."""
+        return self._size
+
     def append_dots(self, dots: Iterable[Effect]) -> None:
         """Note, in one write, the dots that are about to be written.
 

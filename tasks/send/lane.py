@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from tasks import metrics, trace
 from tasks.send.mail import Mail
 from tasks.send.outcome import Accepted, Deferred, InDoubt, Kind, NotSent, Refused, Stage
 from tasks.send.relay import Relay
@@ -97,12 +98,18 @@ class Lane:
         self._arrived = asyncio.Condition()
         self._slow: dict[str, float] = {}
         self._failures = 0
+        self._seats: list[_Seat] = []
         self._tasks = [asyncio.create_task(self._serve()) for _ in range(connections)]
 
     @property
     def open(self) -> bool:
         """Whether it takes mails now."""
         return boottime() >= self.closed_until
+
+    @property
+    def connected(self) -> int:
+        """Connections that stand now; asked from any thread."""
+        return sum(seat.connection is not None for seat in tuple(self._seats))
 
     async def put(self, mails: list[Mail]) -> None:
         """Queue these; in order, but for those whose connection breaks."""
@@ -124,6 +131,7 @@ class Lane:
 
     async def _serve(self) -> None:
         seat = _Seat()
+        self._seats.append(seat)
         try:
             while True:
                 mail = await self._next()
@@ -156,23 +164,33 @@ class Lane:
 
     async def _deliver(self, mail: Mail, seat: _Seat) -> None:
         connection = seat.connection
+        began = trace.spans.now()
         if connection is None or not connection.usable:
             opened = await Connection.open(self.relay, helo_name=self._helo_name)
             if isinstance(opened, NotSent):
                 seat.connection = None
+                trace.spans.step("offer", mail, began, opened)
+                metrics.meter.reply(opened.stage.value, opened.code)
                 self._unreachable(mail, opened)
                 return
             self._failures = 0
             seat.connection = connection = opened
         offered = await connection.offer(mail.envelope, mail.body)
+        trace.spans.step("offer", mail, began, offered)
         if isinstance(offered, NotSent):
+            metrics.meter.reply(offered.stage.value, offered.code)
             await self._not_sent(mail, offered)
             return
+        began = trace.spans.now()
         not_after = await self._cycles.permit(mail)
+        trace.spans.step("arm", mail, began, "refused" if not_after is None else "armed")
         if not_after is None:
             seat.leave()
             return
+        began = trace.spans.now()
         outcome = await connection.finish(self._reply_wait, not_after=not_after)
+        trace.spans.step("dot", mail, began, outcome)
+        metrics.meter.reply(outcome.stage.value, outcome.code)
         if isinstance(outcome, NotSent):
             self._cycles.settle(mail, GiveBack("not_sent", 1.0, outcome.stage.value))
         elif isinstance(outcome, InDoubt):
@@ -191,7 +209,9 @@ class Lane:
         elif outcome.kind is Kind.HARD_BOUNCE:
             self._cycles.settle(mail, Fail("hard_bounce", outcome.stage, outcome.code, True))
         elif outcome.kind is Kind.REFUSED:
-            self._cycles.settle(mail, Fail("refused", outcome.stage, outcome.code))
+            # Without a reply it was refused by us, for a reason of one word.
+            reason = outcome.cause if outcome.reply is None else "refused"
+            self._cycles.settle(mail, Fail(reason, outcome.stage, outcome.code))
         elif outcome.code is None and mail.broken_connections < RETRIES_HERE:
             mail.broken_connections += 1
             await self.put([mail])

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.session import Database
+from tasks import metrics
 from tasks.errors import Misconfigured
 from tasks.moves.claim import renew
 from tasks.moves.settings import DeliverySettings
@@ -36,6 +38,19 @@ from tasks.send.transport import boottime
 log = structlog.get_logger()
 
 RENEWED_AT_ONCE = 250  # rows that ARM waits for at most, if it meets a renewal
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """How a loop stands at a moment; `connections` and `closed_for` (seconds) by relay."""
+
+    armed: int
+    held: int
+    window_free: int
+    journal_bytes: int
+    journal_torn: bool
+    connections: Mapping[str, int]
+    closed_for: Mapping[str, float]
 
 
 class DeliveryLoop:
@@ -156,8 +171,9 @@ class DeliveryLoop:
         """See `lane.Cycles`."""
         self._settler.put(mail, settlement)
 
-    def settled(self, mail: Mail, outcome: str) -> None:
+    def settled(self, mail: Mail, outcome: str, reason: str = "reply") -> None:
         """Let go of a mail: its row is somebody else's from now on."""
+        metrics.meter.ended(mail.stream, outcome, reason)
         self._held.discard(mail)
         self.armed.discard(mail)
         if outcome != "in_doubt":
@@ -165,6 +181,25 @@ class DeliveryLoop:
         self._unreserve(1)
         mail.ticket.settle(outcome)
         self._finish_if_empty()
+
+    def gauges(self) -> Gauges:
+        """How it stands now, asked from any thread; a look, not a snapshot."""
+        lanes = dict(self._lanes)
+        now = boottime()
+        return Gauges(
+            armed=len(self.armed),
+            held=len(self._held),
+            window_free=max(0, self._free()),
+            journal_bytes=self._journal.size,
+            journal_torn=self._journal.torn,
+            connections={
+                name: lanes[name].connected if name in lanes else 0 for name in self._relays
+            },
+            closed_for={
+                name: max(0.0, lanes[name].closed_until - now) if name in lanes else 0.0
+                for name in self._relays
+            },
+        )
 
     def stream_fault(self, stream: str, cause: str) -> None:
         """Pause the stream, and send its mails back to their places."""
@@ -287,6 +322,7 @@ class DeliveryLoop:
                 except SQLAlchemyError as error:
                     log.warning("lease_not_renewed", rows=len(mails), error=type(error).__name__)
                     break
+                metrics.meter.renewed(len(mails))
                 for mail in mails:
                     mail.leased_at = now
 

@@ -58,6 +58,8 @@ class Mail:
     broken_connections: int = 0
     ready_since: float = 0.0
     leased_at: float = 0.0
+    # Set where it is handed over; its trace is made of it.
+    effect_key: bytes = b""
     # Set by the cycle: the latest boottime for the dot, or None where it was not permitted.
     permit: asyncio.Future[float | None] | None = field(default=None, repr=False)
 

@@ -80,7 +80,7 @@ class Settler:
         database: a small pool of connections.
         owner: this incarnation.
         settings: durations.
-        settled: called on the loop for each mail that has left our hands, with its outcome.
+        settled: called on the loop for each mail that has left our hands, with outcome and reason.
         answered: called on the loop for a bounce, whose reply is still to be recorded.
     """
 
@@ -89,7 +89,7 @@ class Settler:
         database: Database,
         owner: str,
         settings: DeliverySettings,
-        settled: Callable[[Mail, str], None],
+        settled: Callable[[Mail, str, str], None],
         answered: Callable[[Mail, Refused], None],
     ) -> None:
         self._database = database
@@ -133,7 +133,7 @@ class Settler:
                     if isinstance(settlement, Bounced):
                         self._answered(mail, settlement.outcome)
                     else:
-                        self._settled(mail, outcome)
+                        self._settled(mail, outcome, _reason(settlement))
                 break
 
     def pause_stream(self, key: str, reason: str) -> None:
@@ -192,6 +192,19 @@ class Settler:
                 release.fail(connection, failed)
             outcomes |= {row.id: "failed" for row in failed}
         return [outcomes[mail.id] for mail, _ in batch]
+
+
+def _reason(settlement: Settlement) -> str:
+    """One of a few words: a relay's own text is nothing to count by."""
+    match settlement:
+        case GiveBack(reason) | Fail(reason):
+            return reason
+        case Doubt(cause):
+            return cause if cause == "fault_of_ours" else "no_reply"
+        case Refusal(busy):
+            return "subscriber_busy" if busy else "not_armed"
+        case Bounced():
+            return "hard_bounce"
 
 
 def _brief(error: SQLAlchemyError) -> str:

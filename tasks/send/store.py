@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from models.session import Database
+from tasks import metrics, trace
 from tasks.moves import doubt, release
 from tasks.moves.claim import Claimed, claim, keep_content, renew
 from tasks.moves.settings import DeliverySettings
@@ -67,7 +68,7 @@ class Store:
         granted = self._loop.reserve(stream.relay, n)
         if not granted:
             return None
-        began = boottime()
+        began, drawn = boottime(), trace.spans.now()
         try:
             rows = self._claim(stream_key, granted)
         except BaseException:
@@ -75,6 +76,8 @@ class Store:
             raise
         if len(rows) < granted:
             self._loop.release(granted - len(rows))
+        metrics.meter.claimed(stream_key, len(rows))
+        trace.spans.claimed(stream_key, rows, drawn)
         if not rows:
             return None
         batch = _Batch(self, stream, rows, began)
@@ -126,15 +129,22 @@ class _Batch:
             self._refuse(unfit)
         fit = list(self._left.values())
         ready: list[Mail] = []
+        spent, began, drawn = 0.0, boottime(), trace.spans.now()
         for prepared in self._preparer.mails(self._stream, fit, self.ticket):
+            spent += boottime() - began
             if isinstance(prepared, Mail):
+                prepared.effect_key = self._left[prepared.id].effect_key
+                trace.spans.step("render", prepared, drawn, "ready")
                 ready.append(prepared)
                 if len(ready) >= SLICE:
                     self._hand_over(ready)
                     ready = []
             else:
+                trace.spans.step("render", prepared.row, drawn, type(prepared).__name__.lower())
                 self._settle(prepared)
             self._keep_leases(ready)
+            began, drawn = boottime(), trace.spans.now()
+        metrics.meter.rendered(len(fit), spent)
         self._hand_over(ready)
 
     def _keep_leases(self, ready: list[Mail]) -> None:
@@ -164,7 +174,7 @@ class _Batch:
                 release.give_back(connection, back, self._loop.owner, self._delivery)
         finally:
             for row in list(self._left.values()):
-                self._end(row, "given_back")
+                self._end(row, "given_back", "fault_of_ours")
 
     def _refuse(self, rows: list[Claimed]) -> None:
         with self._database.transaction() as connection:
@@ -175,7 +185,7 @@ class _Batch:
             )
         states = {row_id: state for row_id, state, _ in told}
         for row in rows:
-            self._end(row, states.get(row.id, "dropped"))
+            self._end(row, states.get(row.id, "dropped"), "unfit")
 
     def _settle(self, prepared: Prepared) -> None:
         match prepared:
@@ -186,20 +196,20 @@ class _Batch:
                         connection,
                         [release.Failed(row.id, row.epoch, f"render: {why}", "render")],
                     )
-                self._end(row, "failed")
+                self._end(row, "failed", "render")
             case Dangerous(row, why):
                 log.warning("render_exploded", message=row.id, epoch=row.epoch, why=why)
                 back = release.Returned(row.id, row.epoch, "render_exploded", crashed=True)
                 with self._database.transaction() as connection:
                     release.give_back(connection, [back], self._loop.owner, self._delivery)
-                self._end(row, "given_back")
+                self._end(row, "given_back", "render_exploded")
             case Changed(row):
                 log.warning("content_changed", message=row.id, epoch=row.epoch)
                 back = release.Returned(row.id, row.epoch, "content_changed")
                 with self._database.transaction() as connection:
                     release.give_back(connection, [back], self._loop.owner, self._delivery)
                     doubt.hold_back(connection, [(row.id, row.epoch)], "content_changed")
-                self._end(row, "in_doubt")
+                self._end(row, "in_doubt", "content_changed")
             case Mail():
                 raise AssertionError("a mail is handed over, not settled")
 
@@ -217,7 +227,9 @@ class _Batch:
             del self._left[mail.id]
         self._loop.submit(self._stream.relay, mails)
 
-    def _end(self, row: Claimed, outcome: str) -> None:
+    def _end(self, row: Claimed, outcome: str, reason: str) -> None:
+        outcome = "given_back" if outcome == "scheduled" else outcome
         del self._left[row.id]
         self._loop.release(1)
-        self.ticket.settle("given_back" if outcome == "scheduled" else outcome)
+        metrics.meter.ended(self._stream.key, outcome, reason)
+        self.ticket.settle(outcome)

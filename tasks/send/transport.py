@@ -40,6 +40,7 @@ from tasks.send.reply import RawReply, Reply
 
 __all__ = [
     "OFFERED",
+    "SMTPUTF8_UNSUPPORTED",
     "Accepted",
     "Connection",
     "Deferred",
@@ -58,6 +59,9 @@ __all__ = [
     "boottime",
     "wire_body",
 ]
+
+SMTPUTF8_UNSUPPORTED: Final = "smtputf8_unsupported"
+"""The cause of a mail refused by us, because its relay does not offer what its recipient needs."""
 
 _ENVELOPE = (Stage.MAIL, Stage.RCPT, Stage.DATA)
 _HELO_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-fIPv:.]+\]")
@@ -152,6 +156,9 @@ class Connection:
     async def offer(self, mail: Envelope, body: WireBody) -> Offered | NotSent:
         """Write envelope and body, and stop before the dot.
 
+        A mail that needs SMTPUTF8 where it is not offered is refused before a byte of it is
+        written; the connection stays fit for the next one.
+
         Raises:
             RuntimeError: if the connection is not idle.
             ValueError: if the body is not what ``wire_body`` makes: its end would be a dot.
@@ -162,6 +169,9 @@ class Connection:
         self._leave(_Standing.IDLE)
         channel = self._channel
         channel.stage = Stage.MAIL
+        if mail.needs_smtputf8 and "SMTPUTF8" not in channel.extensions and channel.fault is None:
+            self._standing = _Standing.IDLE
+            return NotSent(Stage.MAIL, None, SMTPUTF8_UNSUPPORTED, Kind.REFUSED)
         refusal = await self._rset() if self._dirty else None
         if refusal is None:
             refusal = await self._envelope(mail, body)
@@ -256,19 +266,21 @@ class Connection:
         size = f" SIZE={len(body)}" if "SIZE" in channel.extensions else ""
         if "8BITMIME" in channel.extensions and not body.isascii():
             size += " BODY=8BITMIME"
+        if mail.needs_smtputf8:
+            size = f" SMTPUTF8{size}"
         sender, recipient = (
             f"MAIL FROM:<{mail.sender}>{size}\r\n",
             f"RCPT TO:<{mail.recipient}>\r\n",
         )
         timeout = channel.relay.timeouts.command
         if "PIPELINING" in channel.extensions:
-            channel.say(f"{sender}{recipient}DATA\r\n".encode("ascii"), 3)
+            channel.say(f"{sender}{recipient}DATA\r\n".encode(), 3)
             replies = await channel.heard(timeout)
         else:
             replies = []
             for stage, line in zip(_ENVELOPE, (sender, recipient, "DATA\r\n"), strict=True):
                 channel.stage = stage
-                channel.say(line.encode("ascii"), 1)
+                channel.say(line.encode(), 1)
                 replies += await channel.heard(timeout)
                 if channel.fault is not None or not _agrees(stage, replies[-1]):
                     break

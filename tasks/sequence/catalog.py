@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 
-from schedules.definition import ExitStep, SendStep, Sequence, Step
-from schedules.durations import format_duration
+from schedules.definition import BranchStep, ExitStep, SendStep, Sequence, Step, UpdateStep
+from schedules.durations import format_duration, format_offset
 from tasks.errors import Permanent
 
 LISTED = text("""
@@ -180,6 +180,18 @@ def in_words(step: Step) -> str:
         return f"send {step.template}{fail}"
     if isinstance(step, ExitStep):
         return f"exit: {step.reason}"
+    if isinstance(step, BranchStep):
+        cases = [f"{case.next} if {case.condition.source}" for case in step.cases]
+        stale = [f"{step.on_stale} if a score is stale"] if step.on_stale else []
+        return "; ".join([*cases, *stale, f"else {step.next}"])
+    if isinstance(step, UpdateStep):
+        names = [name for name, _ in step.attributes]
+        topics = [f"{key} {'in' if opted_in else 'out'}" for key, opted_in in step.topics]
+        return f"update {', '.join([*names, *topics])}"
+    if step.until_date is not None:
+        until = step.until_date
+        offset = f" {format_offset(until.offset)}" if until.offset else ""
+        return f"wait until {until.attribute}{offset}, {until.at:%H:%M}"
     if step.delay is not None:
         return f"wait {format_duration(step.delay)}"
     days = f"{step.calendar_days} calendar day{'' if step.calendar_days == 1 else 's'}"

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
-    "put_off",
+    "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled",
 ]  # fmt: skip
 
 
@@ -37,8 +37,14 @@ _LINES: Final[dict[str, str]] = {
     "waiting": "{step}: waits until {until}",
     "zone_fallback": "{step}: the zone of the subscriber is {reason}, so {used} is used",
     "postponed": "{step}: moved to {until}, because of {reason}",
+    "retried": "{step}: an operator put the failed mail back into its queue",
+    "settled": "{step}: an operator settled the doubt: {reason}",
     "put_off": "{step}: could not be planned ({why}); it is looked at again in five minutes",
     "parked": "{step}: held, because of {reason}; it was due {due_at}",
+    "branched": "{step}: goes on to {to}, because {said}",
+    "updated": "{step}: changed {names}",
+    "no_date": "{step}: {attribute} holds no date ({reason}), so {then}",
+    "date_past": "{step}: {until} is past already, so the way goes on",
     "exited": "left the sequence at {step}: {reason}",
 }
 

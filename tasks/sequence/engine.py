@@ -7,65 +7,49 @@ the decisions, in the transaction that locked the enrollment.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from schedules.definition import OnLate, SendStep, Sequence, WaitStep
-from schedules.localtime import TZDATA_VERSION, calendar_wall, is_zone, resolve
-from tasks.sequence.decisions import Decision, Kind
+from schedules.definition import (
+    BranchStep,
+    ExitStep,
+    SendStep,
+    Sequence,
+    UntilDate,
+    UpdateStep,
+    WaitStep,
+)
+from schedules.localtime import TZDATA_VERSION, calendar_wall, is_zone, local, resolve
+from tasks.sequence.decisions import Decision
+from tasks.sequence.gates import GATES, lateness_of
+from tasks.sequence.judgement import change, choose, date_of
 from tasks.sequence.planned import (
     Await,
     Exit,
     Facts,
     HandOff,
     NonSend,
-    NonSendState,
     Outcome,
     Park,
     Plan,
     Position,
     Postpone,
     Rest,
+    Update,
     Wait,
 )
+from tasks.sequence.walk import Walk
 
 __all__ = [
     "GATES", "Await", "Decision", "Exit", "Facts", "HandOff", "NonSend", "Outcome", "Park", "Plan",
-    "Position", "Postpone", "Rest", "Wait", "plan",
+    "Position", "Postpone", "Rest", "Update", "Wait", "plan",
 ]  # fmt: skip
 
 MESSAGE_LIFETIME: Final = timedelta(hours=72)
-PUNCTUAL: Final = timedelta(minutes=1)
-"""A send this little behind its time is the planner's ordinary work, not catching up."""
 
 _GOES_ON: Final = frozenset({"sent", "sent_assumed", "held_out", "capped", "late"})
 _LEAVES: Final = frozenset({"suppressed", "cancelled"})
 _FAILS: Final = frozenset({"failed", "expired"})
-
-
-@dataclass(slots=True)
-class _Walk:
-    sequence: Sequence
-    position: Position
-    facts: Facts
-    lifetime: timedelta
-    due_at: datetime
-    spread: bool
-    non_sends: list[NonSend] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-
-    def say(self, kind: Kind, step_id: str | None, reason: str, **detail: Any) -> None:
-        self.decisions.append(Decision(kind, step_id, reason, detail))
-
-    def onward(self, step_id: str, target: str | None) -> str | Rest:
-        return target if target is not None else self.leave(step_id, "completed")
-
-    def leave(self, step_id: str | None, reason: str, **detail: Any) -> Exit:
-        self.say("exited", step_id, reason, **detail)
-        return Exit(step_id, reason)
 
 
 def plan(
@@ -86,24 +70,35 @@ def plan(
     rule = position.rule if position.started_at is None else None
     postponed = rule is not None and rule.get("kind") == "postponed"
     due_at = datetime.fromisoformat(rule["due_at"]) if rule and postponed else position.due_at
-    walk = _Walk(sequence, position, facts, message_lifetime, due_at, spread=not postponed)
+    walk = Walk(sequence, position, facts, message_lifetime, due_at, spread=not postponed)
     way = _from_here(walk)
     begun: set[str] = set()
     while isinstance(way, str):
         if way in begun:
             raise ValueError(f"sequence {sequence.key!r} leads in a circle at {way!r}: validate it")
         begun.add(way)
-        step = sequence.step(way)
-        if isinstance(step, SendStep):
-            way = _send(walk, step)
-        elif isinstance(step, WaitStep):
-            way = _wait(walk, step)
-        else:
-            way = walk.leave(way, step.reason if step else "step_deleted")
-    return Plan(way, tuple(walk.non_sends), tuple(walk.decisions))
+        way = _take(walk, way)
+    return Plan(way, tuple(walk.non_sends), tuple(walk.decisions), walk.update)
 
 
-def _from_here(walk: _Walk) -> str | Rest:
+def _take(walk: Walk, step_id: str) -> str | Rest:
+    """Return what comes of a step that is begun now."""
+    match walk.sequence.step(step_id):
+        case SendStep() as step:
+            return _send(walk, step)
+        case WaitStep() as step:
+            return _wait(walk, step)
+        case BranchStep() as step:
+            return choose(walk, step)
+        case UpdateStep() as step:
+            return change(walk, step)
+        case ExitStep(reason=reason):
+            return walk.leave(step_id, reason)
+        case None:
+            return walk.leave(step_id, "step_deleted")
+
+
+def _from_here(walk: Walk) -> str | Rest:
     """Return the step to begin, or the rest that the outcome of the present step leads to."""
     position = walk.position
     if position.step_id is None:
@@ -112,7 +107,8 @@ def _from_here(walk: _Walk) -> str | Rest:
     if step is None or position.started_at is None:
         return position.step_id
     if not isinstance(step, SendStep):
-        return walk.onward(step.id, step.next) if isinstance(step, WaitStep) else step.id
+        began = isinstance(step, WaitStep | UpdateStep)
+        return walk.onward(step.id, step.next) if began else step.id
     outcome, reason = position.outcome, position.outcome_reason
     if outcome is None:
         return Await(step.id)
@@ -131,129 +127,75 @@ def _from_here(walk: _Walk) -> str | Rest:
     return walk.onward(step.id, step.next)
 
 
-def _wait(walk: _Walk, step: WaitStep) -> Wait:
+def _wait(walk: Walk, step: WaitStep) -> str | Rest:
+    """Return the wait, or where the way goes on for want of a date."""
     now = walk.facts.now
     rule: dict[str, Any]
     if step.delay is not None:
         until = now + step.delay
         rule = {"kind": "delay", "seconds": int(step.delay.total_seconds())}
+    elif step.until_date is not None:
+        return _until_date(walk, step, step.until_date)
     else:
-        zone, fallback = walk.position.zone, walk.sequence.timezone.fallback
-        used = zone if zone is not None and is_zone(zone) else fallback
-        if used is not zone:
-            known = {"zone": zone[:64] if zone else None, "used": used}
-            walk.say("zone_fallback", step.id, "unknown" if zone else "missing", **known)
+        zone = _zone(walk, step)
         days = step.calendar_days or 0
-        wall = calendar_wall(now, used, days, step.at)
-        until = resolve(wall, used)
+        wall = calendar_wall(now, zone, days, step.at)
+        until = resolve(wall, zone)
         if until <= now:  # `calendar_days: 0` after that time of day
             wall += timedelta(days=1)
-            until = resolve(wall, used)
-        # The wall time is kept as the rule says it, also where a gap makes the instant another.
-        rule = {"kind": "calendar_days", "days": days, "wall": wall.isoformat()}
-        rule |= {"zone": used, "tzdata": TZDATA_VERSION}
+            until = resolve(wall, zone)
+        rule = {"kind": "calendar_days", "days": days, **_rule(wall, zone)}
     walk.say("waiting", step.id, str(rule["kind"]), until=until.isoformat(), **_without_kind(rule))
     return Wait(step.id, until, rule)
 
 
-def _send(walk: _Walk, step: SendStep) -> str | Rest:
+def _until_date(walk: Walk, step: WaitStep, rule: UntilDate) -> str | Rest:
+    date, reason = date_of(walk, rule.attribute)
+    if date is None:
+        leaves = rule.missing == "exit"
+        then = "the sequence ends here" if leaves else "the way goes on"
+        walk.say("no_date", step.id, reason, attribute=rule.attribute, then=then)
+        if leaves:
+            return walk.leave(step.id, "no_date")
+        return walk.onward(step.id, step.next)
+    zone = _zone(walk, step)
+    # An instant has the date that it has where the subscriber is; a date is that date everywhere.
+    day = local(date, zone).date() if isinstance(date, datetime) else date
+    wall = datetime.combine(day + timedelta(days=rule.offset), rule.at)
+    until = resolve(wall, zone)
+    kept = {"kind": "until_date", "attribute": rule.attribute, **_rule(wall, zone)}
+    # A date that is past is a wait that ended then: the next mail is late from there.
+    kind = "waiting" if until > walk.facts.now else "date_past"
+    walk.say(kind, step.id, "until_date", until=until.isoformat(), **_without_kind(kept))  # type: ignore[arg-type]
+    return Wait(step.id, until, kept)
+
+
+def _zone(walk: Walk, step: WaitStep) -> str:
+    """The subscriber's zone, else the fallback, which is counted."""
+    zone = walk.position.zone
+    if zone is not None and is_zone(zone):
+        return zone
+    used = walk.sequence.timezone.fallback
+    known = {"zone": zone[:64] if zone else None, "used": used}
+    walk.say("zone_fallback", step.id, "unknown" if zone else "missing", **known)
+    return used
+
+
+def _rule(wall: datetime, zone: str) -> dict[str, Any]:
+    # The wall time is kept as the rule says it, also where a gap makes the instant another.
+    return {"wall": wall.isoformat(), "zone": zone, "tzdata": TZDATA_VERSION}
+
+
+def _without_kind(rule: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in rule.items() if key != "kind"}
+
+
+def _send(walk: Walk, step: SendStep) -> str | Rest:
     for _, gate in GATES:
         stop = gate(walk, step)
         if stop is not None:
             return stop
     now = walk.facts.now
     expires_at = now + walk.lifetime
-    walk.say("handed_off", step.id, "due", expires_at=expires_at.isoformat(), **_lateness(walk))
+    walk.say("handed_off", step.id, "due", expires_at=expires_at.isoformat(), **lateness_of(walk))
     return HandOff(step.id, step.template, walk.due_at, expires_at, ((now, expires_at),))
-
-
-def _refuse(
-    walk: _Walk,
-    step: SendStep,
-    state: NonSendState,
-    reason: str,
-    *,
-    leave: str | None,
-    **detail: Any,
-) -> str | Rest:
-    walk.non_sends.append(NonSend(step.id, step.template, state, reason))
-    walk.say("not_sent", step.id, reason, state=state, **detail)
-    return walk.leave(step.id, leave) if leave else walk.onward(step.id, step.next)
-
-
-Gate: TypeAlias = Callable[[_Walk, SendStep], str | Rest | None]
-"""None lets the mail pass; else the rest, or the id of the step to go on with."""
-
-
-def _open(walk: _Walk, step: SendStep) -> None:
-    """Let everybody pass: the place of a gate that no definition can ask for yet."""
-
-
-def _paused(walk: _Walk, step: SendStep) -> Rest | None:
-    if not walk.facts.paused:
-        return None
-    walk.say("parked", step.id, "sequence_paused", due_at=walk.due_at.isoformat())
-    return Park(step.id, "sequence_paused", walk.due_at)
-
-
-def _consent(walk: _Walk, step: SendStep) -> str | Rest | None:
-    if walk.sequence.class_ != "marketing" or walk.facts.opted_in:
-        return None
-    reason = "opted_out" if walk.facts.opted_in is False else "not_opted_in"
-    return _refuse(walk, step, "suppressed", reason, leave=reason, topic=walk.sequence.topic)
-
-
-def _suppression(walk: _Walk, step: SendStep) -> str | Rest | None:
-    stopped = walk.facts.stopped
-    return _refuse(walk, step, "suppressed", stopped, leave=stopped) if stopped else None
-
-
-def _late(walk: _Walk, step: SendStep) -> str | Rest | None:
-    catch_up, now = walk.sequence.catch_up, walk.facts.now
-    bound = step.max_lateness or catch_up.max_lateness
-    lateness = now - walk.due_at
-    if bound is not None and lateness > bound:
-        on_late: OnLate = step.on_late or catch_up.on_late
-        if on_late == "send":
-            return None
-        leave = "late" if on_late == "exit" else None
-        return _refuse(walk, step, "late", "max_lateness", leave=leave, **_lateness(walk))
-    if catch_up.spread is None or not walk.spread or lateness <= PUNCTUAL:
-        return None
-    # Not beyond the bound: spreading must not be what makes a mail too late.
-    span = catch_up.spread if bound is None else min(catch_up.spread, bound - lateness - PUNCTUAL)
-    if span <= timedelta():
-        return None
-    until = now + span * _share(walk.sequence.key, step.id, walk.position.subscriber_id)
-    rule = {"kind": "postponed", "by": "spread", "due_at": walk.due_at.isoformat()}
-    walk.say("postponed", step.id, "spread", until=until.isoformat(), **_lateness(walk))
-    return Postpone(step.id, until, rule)
-
-
-GATES: Final[tuple[tuple[str, Gate], ...]] = (
-    ("paused", _paused),
-    ("exit_predicates", _open),
-    ("consent", _consent),
-    ("suppression", _suppression),
-    ("holdout", _open),
-    ("lateness", _late),
-    ("window", _open),
-    ("frequency_cap", _open),
-    ("throttle", _open),
-)
-"""Every gate before a mail, in the order in which they speak; the first that refuses decides."""
-
-
-def _share(sequence_key: str, step_id: str, subscriber_id: int) -> float:
-    """Return a number in [0, 1) that is always the same for this subscriber at this step."""
-    digest = hashlib.sha256(f"{sequence_key}\x1f{step_id}\x1f{subscriber_id}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / (1 << 48)
-
-
-def _lateness(walk: _Walk) -> dict[str, Any]:
-    late = walk.facts.now - walk.due_at
-    return {"late_s": int(late.total_seconds())} if late > PUNCTUAL else {}
-
-
-def _without_kind(rule: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in rule.items() if key != "kind"}

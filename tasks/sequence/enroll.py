@@ -5,7 +5,7 @@ A subscriber has one entry in a sequence; who is in it, or was, is counted and l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,6 +64,11 @@ new AS (
 _BY_ID = f"""
     SELECT s.id, s.address_hmac, s.stopped_at, 0::bigint AS n FROM subscriber s
     WHERE s.id > :after ORDER BY s.id LIMIT {BATCH}"""
+# The walk goes on behind everybody who was looked at, not behind the last who was meant.
+_WALKED = f"""
+    SELECT s.* FROM subscriber s WHERE s.id > :after ORDER BY s.id LIMIT {BATCH}"""
+_BY_SEGMENT = """
+    SELECT s.id, s.address_hmac, s.stopped_at, 0::bigint AS n FROM walked s WHERE ({where})"""
 _BY_IDENTITY = """
     SELECT s.id, s.address_hmac, s.stopped_at, r.n
     FROM unnest(CAST(:identities AS bytea[])) WITH ORDINALITY AS r (identity, n)
@@ -78,6 +83,17 @@ def _statement(chosen: str, *, write: bool) -> Any:
 
 ALL = {write: _statement(_BY_ID, write=write) for write in (True, False)}
 SOME = {write: _statement(_BY_IDENTITY, write=write) for write in (True, False)}
+
+
+def _selecting(where: str, *, write: bool) -> Any:
+    head = _CANDIDATES.replace("{chosen}", _BY_SEGMENT.replace("{where}", where))
+    head = head.replace("WITH chosen", f"WITH walked AS MATERIALIZED ({_WALKED}),\nchosen", 1)
+    enrolled = "(SELECT count(*) FROM new)" if write else "NULL"
+    told = _TOLD.replace("max(c.id) AS last_id", "(SELECT max(w.id) FROM walked w) AS last_id")
+    told = told.replace("{enrolled} AS enrolled", f"{enrolled} AS enrolled")
+    return text(head + (_INSERT if write else "") + told)
+
+
 LAST_ID = text("SELECT coalesce(max(id), 0) FROM subscriber")
 
 
@@ -137,17 +153,60 @@ def enroll_all(
     Raises:
         Permanent: there is no such sequence, or it is paused: nobody comes in then.
     """
+    return _walk(database, ALL, key, {}, dry_run, on_batch)
+
+
+def enroll_selected(
+    database: Database,
+    key: str,
+    where_sql: str,
+    parameters: Mapping[str, Any],
+    *,
+    dry_run: bool = False,
+    on_batch: Callable[[Tally, int, int], None] | None = None,
+) -> Tally:
+    """Enroll those subscribers of whom a predicate holds; else as `enroll_all`.
+
+    Args:
+        database: where they are.
+        key: of the sequence.
+        where_sql: a predicate over the row `s` of `subscriber`, made by our own code, never text
+            that somebody typed; asked of 5 000 subscribers at a time.
+        parameters: of the predicate; no name of the statement's own (`key`, `version`, `after`,
+            `stream_class`).
+        dry_run: count only; nothing is written.
+        on_batch: told the tally so far, the last id looked at and the highest there is.
+
+    Raises:
+        Permanent: as `enroll_all`.
+        ValueError: a parameter has a name of the statement's own.
+    """
+    if taken := {"key", "version", "after", "stream_class"} & parameters.keys():
+        raise ValueError(f"{sorted(taken)[0]!r} is a parameter of the statement: name it otherwise")
+    statements = {write: _selecting(where_sql, write=write) for write in (True, False)}
+    return _walk(database, statements, key, dict(parameters), dry_run, on_batch)
+
+
+def _walk(
+    database: Database,
+    statements: dict[bool, Any],
+    key: str,
+    parameters: dict[str, Any],
+    dry_run: bool,
+    on_batch: Callable[[Tally, int, int], None] | None,
+) -> Tally:
+    """Enroll by id, batch by batch, until nobody is left to look at."""
     tally, after = Tally(), 0
     with database.snapshot() as connection:
         last = int(connection.execute(LAST_ID).scalar_one())
     while True:
-        row = _batch(database, ALL, key, {"after": after}, dry_run)
+        row = _batch(database, statements, key, parameters | {"after": after}, dry_run)
         if row.last_id is None:
             return tally
         tally, after = tally.plus(_told(row, dry_run)), row.last_id
         if on_batch is not None:
             on_batch(tally, after, max(last, after))
-        if row.looked_at < BATCH:
+        if after >= last:
             return tally
 
 

@@ -15,11 +15,13 @@ from tasks import names
 from tasks.base import FleetTask, database, ring
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.moves.tick import ticked
-from tasks.sequence import store
+from tasks.sequence import cron, fire, store
 
 log = structlog.get_logger()
 
 SCAN_BUDGET = 10.0  # seconds; the next tick goes on
+FIRE_BUDGET = 10.0
+TASK_LIFE = 3600.0  # a task that a cron line started waits for its pool at most this long
 DOORBELL = 500  # messages a doorbell
 DOORBELLS = 16  # doorbells that wait in a queue at most
 DOORBELL_LIFE = 10.0  # seconds; what is due then still is rung again
@@ -46,9 +48,21 @@ def scan() -> dict[str, int]:
             _ring()
         if done.enrollments < store.BATCH:
             break
+    if cron.look(database()).waiting:
+        ring(names.FIRE, names.tick(), expires=FIRE_BUDGET)
     with database().transaction() as connection:
         ticked(connection, names.SCAN, enrollments=enrollments)
     return {"enrollments": enrollments, "messages": messages}
+
+
+@shared_task(base=FleetTask, name=names.FIRE)
+def fire_schedules() -> dict[str, int]:
+    """Do what cron lines that fired ask for, for as long as a doorbell may take."""
+
+    def start(name: str) -> bool:
+        return ring(name, names.tick(), expires=TASK_LIFE)
+
+    return fire.work(database(), budget=FIRE_BUDGET, ring=start)
 
 
 @shared_task(base=FleetTask, name=names.DISPATCH)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
+from schedules.expression.evaluate import Known
 from tasks.sequence.decisions import Decision
 
 Outcome: TypeAlias = Literal[
@@ -27,6 +28,7 @@ class Position:
         rule: ``wait_rule`` of the row, as a `Wait` or `Postpone` left it.
         outcome: terminal state of the step's message, None while that is live or is none.
         zone: the subscriber's own word for it, valid or not.
+        entered_at: when they came in; `exit` rules count from it.
     """
 
     enrollment_id: int
@@ -40,6 +42,7 @@ class Position:
     outcome_reason: str | None = None
     hard_bounce: bool = False
     zone: str | None = None
+    entered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,16 @@ class Facts:
         paused: the sequence is.
         stopped: why a stop forbids mail.
         opted_in: to the sequence's topic; None where nobody asked.
+        happened: those events of its `exit` rules that were recorded after the entry.
+        known: what its expressions ask for; None where they ask for nothing.
     """
 
     now: datetime
     paused: bool = False
     stopped: str | None = None
     opted_in: bool | None = True
+    happened: frozenset[str] = frozenset()
+    known: Known | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,15 @@ class NonSend:
     template: str
     state: NonSendState
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is written to the subscriber: attributes that are set, topics in or out."""
+
+    step_id: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    topics: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +146,12 @@ Rest: TypeAlias = HandOff | Wait | Postpone | Park | Await | Exit
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to write: the refused mails in order, where the enrollment rests, and why."""
+    """What to write: the refused mails in order, where the enrollment rests, and why.
+
+    An `update` ends the walk: what comes behind it is planned from what then stands there.
+    """
 
     rest: Rest
     non_sends: tuple[NonSend, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    update: Update | None = None

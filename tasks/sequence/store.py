@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection, text
 
 from models.session import Database
 from schedules.definition import Sequence
+from tasks import trace
 from tasks.moves import plan as moves
+from tasks.moves import update
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
+from tasks.sequence.batch import Batch, put_off
 from tasks.sequence.engine import (
     Exit,
     Facts,
@@ -23,14 +26,14 @@ from tasks.sequence.engine import (
     Plan,
     Position,
     Postpone,
+    Update,
     Wait,
     plan,
 )
 
 BATCH = 500
-FAULT_PAUSE = dt.timedelta(minutes=5)
-
-log = structlog.get_logger()
+BUSY_PAUSE = dt.timedelta(seconds=1)
+"""Somebody else holds the subscriber: long enough that others get their turn."""
 
 DUE = text("""
 WITH held AS MATERIALIZED (
@@ -38,7 +41,7 @@ WITH held AS MATERIALIZED (
     WHERE e.due_at <= (SELECT clock_timestamp())
     ORDER BY e.due_at LIMIT :n FOR NO KEY UPDATE SKIP LOCKED)
 SELECT e.id, e.sequence_key, e.sequence_version, e.subscriber_id, e.entry_no, e.step_id,
-    e.step_started_at, e.due_at, e.wait_rule, s.zone,
+    e.step_started_at, e.due_at, e.wait_rule, e.entered_at, s.zone,
     q.paused_at IS NOT NULL AS paused,
     c.opted_in, coalesce(s.stopped_reason, p.reason) AS stopped,
     m.state, m.reason, coalesce(m.reason = 'hard_bounce' OR p.reason = 'hard_bounce', false) AS bounced,
@@ -91,26 +94,43 @@ class Planner:
 
     def scan(self, n: int = BATCH) -> Scanned:
         """Plan up to `n` due enrollments, in one transaction that holds their locks."""
+        drawn = trace.spans.now()
         with self._database.transaction() as connection:
             rows = connection.execute(DUE, {"n": n}).all()
             if not rows:
                 return Scanned(0, 0)
-            messages: list[moves.NewMessage] = []
-            resting: list[moves.Resting] = []
+            batch = Batch(connection, self._definitions(rows), rows)
             for row in rows:
-                try:
-                    sequence = self._definition(row.sequence_key, row.sequence_version)
-                    planned = self._plan(sequence, row)
-                except (ValueError, LookupError, ArithmeticError, TypeError) as fault:
-                    # One row, or one stored version, that makes no sense must not stop the others.
-                    log.error("enrollment_not_planned", enrollment=row.id, why=str(fault))
-                    resting.append(_put_off(row, str(fault)))
+                sequence = batch.sequences.get(row.id)
+                if sequence is None:
                     continue
-                messages += self._messages(row, planned)
-                resting.append(_resting(row.id, planned))
-            return Scanned(len(rows), moves.write(connection, messages, resting))
+                if row.id in batch.busy:
+                    batch.resting.append(put_off(row, BUSY_PAUSE))
+                    continue
+                try:
+                    planned = self._plan(sequence, row, batch)
+                except ValueError as fault:
+                    batch.fault(row, fault)
+                    continue
+                batch.messages += self._messages(row, planned)
+                batch.resting.append(_resting(row.id, planned))
+                if planned.update is not None:
+                    batch.updates.append(_update(row, planned.update))
+            update.write_updates(connection, batch.updates)
+            done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
+        trace.spans.handed_off(batch.messages, drawn)
+        return done
 
-    def _plan(self, sequence: Sequence, row: Any) -> Plan:
+    def _definitions(self, rows: Seq[Any]) -> dict[int, Sequence | ValueError]:
+        found: dict[int, Sequence | ValueError] = {}
+        for row in rows:
+            try:
+                found[row.id] = self._definition(row.sequence_key, row.sequence_version)
+            except ValueError as fault:
+                found[row.id] = fault
+        return found
+
+    def _plan(self, sequence: Sequence, row: Any, batch: Batch) -> Plan:
         state = None if row.state is None else str(row.state)
         position = Position(
             enrollment_id=row.id,
@@ -124,8 +144,16 @@ class Planner:
             outcome_reason=row.reason,
             hard_bounce=row.bounced,
             zone=row.zone,
+            entered_at=row.entered_at,
         )
-        facts = Facts(row.now, row.paused, row.stopped, row.opted_in)
+        facts = Facts(
+            row.now,
+            row.paused,
+            row.stopped,
+            row.opted_in,
+            batch.happened.get(row.id, frozenset()),
+            batch.known.get(row.subscriber_id) if sequence.needs else None,
+        )
         return plan(sequence, position, facts, message_lifetime=self._lifetime)
 
     def _messages(self, row: Any, planned: Plan) -> list[moves.NewMessage]:
@@ -157,14 +185,9 @@ class Planner:
         return Sequence.from_json(stored)
 
 
-def _put_off(row: Any, why: str) -> moves.Resting:
-    return moves.Resting(
-        row.id,
-        row.step_id,
-        row.step_started_at is not None,
-        due_at=row.now + FAULT_PAUSE,
-        wait_rule=row.wait_rule,
-        decisions=(("put_off", row.step_id, "definition_fault", {"why": why}),),
+def _update(row: Any, made: Update) -> update.SubscriberUpdate:
+    return update.SubscriberUpdate(
+        row.subscriber_id, row.sequence_key, made.attributes, made.topics
     )
 
 

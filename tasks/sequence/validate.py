@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from schedules.definition import SendStep, Sequence
-from schedules.findings import Finding, Located
+from schedules.definition import BranchStep, SendStep, Sequence, UpdateStep
+from schedules.expression import Expression
+from schedules.findings import Finding, Located, Path
+from schedules.kinds import needs_of
 
 
 def validate(
@@ -32,6 +34,15 @@ def validate(
                 " to; create it or correct the name",
             )
         )
+    for path, topic in _topics(sequence):
+        if not topic_exists(topic):
+            findings.append(
+                located.finding(
+                    path,
+                    f"topic {topic!r} does not exist: expected one that subscribers can opt in to;"
+                    " create it or correct the name",
+                )
+            )
     for index, step in enumerate(sequence.steps):
         if isinstance(step, SendStep) and not template_exists(step.template):
             findings.append(
@@ -42,3 +53,22 @@ def validate(
                 )
             )
     return sorted(findings)
+
+
+def _topics(sequence: Sequence) -> Iterator[tuple[Path, str]]:
+    """Yield each topic that a step or rule names, and where; the sequence's own is not among them."""
+    for index, rule in enumerate(sequence.exits):
+        yield from ((("exit", index, "when"), topic) for topic in sorted(needs_of(rule).topics))
+    for index, step in enumerate(sequence.steps):
+        at: Path = ("steps", index)
+        if isinstance(step, UpdateStep):
+            for topic, _ in step.topics:
+                yield (*at, "update", "topics", topic), topic
+            for name, value in step.attributes:
+                if isinstance(value, Expression):
+                    place = (*at, "update", "set", name, "expression")
+                    yield from ((place, topic) for topic in sorted(value.needs.topics))
+        elif isinstance(step, BranchStep):
+            for number, case in enumerate(step.cases):
+                place = (*at, "branch", number, "if")
+                yield from ((place, topic) for topic in sorted(case.condition.needs.topics))

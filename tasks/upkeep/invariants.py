@@ -28,8 +28,13 @@ class Invariant:
 
 # Whether an operator or a policy can have asked for a second sending. The policy of the stream may
 # have been changed since; the content that a claim keeps where it may resend says what it was then.
+# The operator's evidence on the attempt gives way to a journal's that comes later; the log keeps it.
 RESENT = """(t.doubt_policy = 'resend'
-         OR EXISTS (SELECT 1 FROM content c WHERE c.message_id = m.id))"""
+         OR EXISTS (SELECT 1 FROM content c WHERE c.message_id = m.id)
+         OR EXISTS (SELECT 1 FROM decision d
+                    WHERE d.subscriber_id = m.subscriber_id AND d.kind IN ('settled', 'retried')
+                      AND d.reason IN ('resend', 'operator')
+                      AND d.detail ->> 'message' = m.id::text))"""
 
 # Tries of messages with more than one: attempts, and the one that is in the air.
 TRIES = """
@@ -189,6 +194,10 @@ FROM message m
 WHERE m.state = 'sent' AND NOT EXISTS (
     SELECT 1 FROM attempt a WHERE a.message_id = m.id
       AND (a.outcome = 'accepted' OR (a.outcome = 'in_doubt' AND a.evidence IS NOT NULL)))
+  -- Quarantined before any attempt, and known to an operator: the evidence is in the log.
+  AND NOT EXISTS (
+    SELECT 1 FROM decision d WHERE d.subscriber_id = m.subscriber_id
+      AND d.kind = 'settled' AND d.reason = 'sent' AND d.detail ->> 'message' = m.id::text)
 UNION ALL
 (SELECT m.id, m.enrollment_id, m.subscriber_id, format('%s, not flagged maybe_delivered', m.state)
 FROM message m WHERE NOT m.maybe_delivered AND m.state IN ('in_doubt', 'sent_assumed')

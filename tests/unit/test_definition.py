@@ -9,15 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedules.definition import (
+    BranchStep,
+    Case,
     CatchUp,
+    ExitRule,
     ExitStep,
     SendStep,
     Sequence,
     Timezone,
+    UntilDate,
+    UpdateStep,
     WaitStep,
     successors,
 )
-from schedules.durations import LONGEST, format_duration, parse_clock, parse_duration
+from schedules.durations import (
+    LONGEST,
+    format_duration,
+    format_offset,
+    parse_clock,
+    parse_duration,
+    parse_offset,
+)
+from schedules.expression import Needs, read
 
 FULL = Sequence(
     key="full",
@@ -32,6 +45,27 @@ FULL = Sequence(
         WaitStep("b", "c", delay=timedelta(days=2)),
         WaitStep("c", "d", calendar_days=2, at=time(9, 30)),
         ExitStep("d", "completed"),
+        WaitStep("e", "f", until_date=UntilDate("trial_ends", time(9), "skip", -3)),
+        BranchStep(
+            "f",
+            (
+                Case(read("score('churn', max_age='24h') >= 0.8"), "g"),
+                Case(read("sub.country == 'NO'"), "d"),
+            ),
+            "g",
+            "d",
+        ),
+        UpdateStep(
+            "g",
+            None,
+            (("plan", None), ("seen", True), ("n", read("sub.n + 1", condition=False))),
+            (("news", True), ("offers", False)),
+        ),
+    ),
+    exits=(
+        ExitRule("converted", event="purchase"),
+        ExitRule("gone", when=read("sub.status != 'subscribed' or topic('t')")),
+        ExitRule("expired", after=timedelta(days=45)),
     ),
 )
 
@@ -44,7 +78,7 @@ def test_the_canonical_form_has_sorted_keys_and_its_schema_version() -> None:
     def check(value: Any) -> None:
         if isinstance(value, dict):
             assert list(value) == sorted(value)
-            assert None not in value.values()
+            assert None not in [value[key] for key in value if key != "value"]
             for inner in value.values():
                 check(inner)
         elif isinstance(value, list):
@@ -58,13 +92,39 @@ def test_the_canonical_form_has_sorted_keys_and_its_schema_version() -> None:
 
 def test_every_step_knows_what_follows_it() -> None:
     assert FULL.first == "a"
-    assert [FULL.next_of(step.id) for step in FULL.steps] == ["b", "c", "d", None]
+    assert [FULL.next_of(step.id) for step in FULL.steps] == ["b", "c", "d", None, "f", "g", None]
     assert successors(FULL.steps[0]) == ("b", "d")
+    assert successors(FULL.steps[5]) == ("g", "d")
     assert FULL.step("gone") is None
 
 
+def test_a_definition_knows_what_its_expressions_need() -> None:
+    assert FULL.needs == Needs(
+        subscriber=True,
+        scores=frozenset({("churn", timedelta(days=1))}),
+        topics=frozenset({"t"}),
+    )
+    assert not Sequence("k", "K", "transactional", (FULL.steps[1], *FULL.steps[2:4])).needs
+
+
+def test_a_definition_without_the_newer_kinds_has_the_form_it_always_had() -> None:
+    plain = Sequence("k", "K", "transactional", FULL.steps[3:4])
+    assert plain.canonical() == (
+        '{"catch_up":{"on_late":"skip"},"class":"transactional","entry":{"manual":true},"key":"k",'
+        '"priority":50,"schema":1,"steps":[{"exit":{"reason":"completed"},"id":"d"}],'
+        '"timezone":{"fallback":"UTC","source":"subscriber"},"title":"K"}'
+    )
+
+
 @pytest.mark.parametrize(
-    "change", [{"schema": 2}, {"schema": None}, {"steps": None}, {"entry": {"x": 1}}]
+    "change",
+    [
+        {"schema": 2},
+        {"schema": None},
+        {"steps": None},
+        {"entry": {"x": 1}},
+        {"exit": [{"reason": "x", "when": "no language"}]},
+    ],
 )
 def test_another_form_from_the_database_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="publish the sequence again"):
@@ -75,8 +135,12 @@ def test_a_definition_with_a_loose_end_cannot_exist() -> None:
     for steps in ((), (ExitStep("a", "x"),) * 2, (SendStep("a", "x/y", "b"),)):
         with pytest.raises(ValueError, match="'broken'"):
             Sequence("broken", "Broken", "transactional", steps)
-    with pytest.raises(ValueError, match="both or neither"):
+    with pytest.raises(ValueError, match="none or several"):
         WaitStep("w")
+    with pytest.raises(ValueError, match="none or several"):
+        ExitRule("x", event="a", after=timedelta(days=1))
+    with pytest.raises(ValueError, match="expected on_stale"):
+        BranchStep("b", (Case(read("score('c', max_age='1h') > 1"), "x"),), "x")
 
 
 @pytest.mark.parametrize(
@@ -105,3 +169,15 @@ def test_what_is_no_time_of_day_is_refused(text: str) -> None:
     assert parse_clock("09:30") == time(9, 30)
     with pytest.raises(ValueError, match="is not a time of day"):
         parse_clock(text)
+
+
+@pytest.mark.parametrize(("text", "days"), [("-3d", -3), ("2d", 2), ("+1w", 7), ("-2w", -14)])
+def test_an_offset_is_whole_days_before_or_after(text: str, days: int) -> None:
+    assert parse_offset(text) == days
+    assert parse_offset(format_offset(days)) == days
+
+
+@pytest.mark.parametrize("text", ["3", "-3h", "0d", "--3d", "9999w", "- 3d"])
+def test_what_is_no_offset_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no offset"):
+        parse_offset(text)

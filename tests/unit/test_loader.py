@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import json
 from datetime import time, timedelta
 from pathlib import Path
 
 import pytest
 
-from schedules.definition import ExitStep, SendStep, WaitStep
+from schedules.definition import (
+    BranchStep,
+    ExitStep,
+    SendStep,
+    Sequence,
+    UntilDate,
+    UpdateStep,
+    WaitStep,
+)
+from schedules.expression import read as expression
 from schedules.loader import DefinitionError, load, loads, read
 
 SEQUENCES = Path(__file__).parents[2] / "schedules" / "sequences"
@@ -20,6 +30,10 @@ STEPS = """steps:
   - {id: a, send: {template: demo/a}}
   - {id: b, wait: {delay: 20s}}
 """
+BRANCH = """  - {{id: c, branch: [{{if: "{condition}", next: d}}, {{else: d}}]{more}}}
+  - {{id: d, exit: {{reason: x}}}}
+"""
+UNTIL = "  - {{id: c, wait: {{until_date: {{attribute: trial_ends, {}}}}}}}\n"
 
 
 def findings(text: str) -> list[str]:
@@ -125,7 +139,34 @@ def test_yaml_is_read_as_1_2_so_words_and_times_stay_text() -> None:
         (HEAD + STEPS + "  - {id: c, wait: {until_event: email.clicked}}\n", "key 'until_event' of 'wait' of step 'c' comes later"),
         (HEAD + STEPS + "  - {id: c, exit: {}}\n", "'exit' of step 'c' has no 'reason'"),
         (HEAD + STEPS + "  - {id: c, exit: {reason: x}, next: a}\n", "unknown key 'next' in step 'c'"),
-        (HEAD + STEPS + "  - {id: c, branch: []}\n", "key 'branch' of step 'c' comes later"),
+        (HEAD + STEPS + "  - {id: c, webhook: {url: x}}\n", "key 'webhook' of step 'c' comes later"),
+        (HEAD + STEPS + "  - {id: c, branch: []}\n", ":10:21: 'branch' of step 'c' is an empty list"),
+        (HEAD + STEPS + "  - {id: c, branch: [{else: d}]}\n  - {id: d, exit: {reason: x}}\n", ":10:21: 'branch' of step 'c' has no case but 'else'"),
+        (HEAD + STEPS + "  - {id: c, branch: [{if: sub.x, next: d}]}\n  - {id: d, exit: {reason: x}}\n", ":10:21: 'branch' of step 'c' has no way for those of whom nothing holds"),
+        (HEAD + STEPS + BRANCH.format(condition="sub.x == 1", more=", on_stale: d"), ":10:73: 'on_stale' of step 'c' has no effect"),
+        (HEAD + STEPS + BRANCH.format(condition="score('s', max_age='1h') > 1", more=""), ":10:27: case 1 of step 'c' asks for a score or segment"),
+        (HEAD + STEPS + BRANCH.format(condition="score('s') > 1", more=", on_stale: d"), ":10:28: 'if' of case 1 of step 'c': score('s') does not say how old it may be"),
+        (HEAD + STEPS + BRANCH.format(condition="sub.x == 1 and count('y') > 'z'", more=""), ":10:56: 'if' of case 1 of step 'c': a number is compared with text"),
+        (HEAD + STEPS + BRANCH.format(condition="sub.x", more=", next: d"), "unknown key 'next' in step 'c'"),
+        (HEAD + STEPS + BRANCH.format(condition="sub.x", more="").replace("else: d", "else: dd"), "'else' of step 'c' leads to 'dd', which is no step"),
+        (HEAD + STEPS + "  - {id: c, update: {}}\n", "'update' of step 'c' changes nothing"),
+        (HEAD + STEPS + "  - {id: c, update: {set: {}}}\n", "'set' of 'update' of step 'c' is empty"),
+        (HEAD + STEPS + "  - {id: c, update: {set: {zone: x}}}\n", ":10:28: a key of 'set' of 'update' of step 'c': 'zone' is a field of the subscriber itself"),
+        (HEAD + STEPS + "  - {id: c, update: {set: {a: [1]}}}\n", "'a' of 'set' of 'update' of step 'c' is a list"),
+        (HEAD + STEPS + "  - {id: c, update: {set: {a: {expression: sub.n + }}}}\n", ":10:51: 'expression' of 'a' of 'set' of 'update' of step 'c': it ends too early"),
+        (HEAD + STEPS + '  - {id: c, update: {set: {a: {expression: "score(\'s\', max_age=\'1h\')"}}}}\n', "nothing here says what happens then"),
+        (HEAD + STEPS + "  - {id: c, update: {topics: {news: maybe}}}\n", "'news' of 'topics' of 'update' of step 'c' is 'maybe': expected true or false"),
+        (HEAD + STEPS + UNTIL.format("at: '09:00'"), "'until_date' of 'wait' of step 'c' has no 'missing'"),
+        (HEAD + STEPS + UNTIL.format("missing: skip"), "'until_date' of 'wait' of step 'c' has no 'at'"),
+        (HEAD + STEPS + UNTIL.format("at: '09:00', missing: skip, offset: -3h"), ":10:92: 'offset' of 'until_date' of 'wait' of step 'c': '-3h' is no offset"),
+        (HEAD + STEPS + UNTIL.format("at: '09:00', missing: skip").replace("trial_ends", "zone"), "'zone' is a field of the subscriber itself"),
+        (HEAD + STEPS + "exit: []\n", ":10:7: 'exit' of the sequence is an empty list"),
+        (HEAD + STEPS + "exit: [{reason: x}]\n", ":10:8: exit rule 1 says not when"),
+        (HEAD + STEPS + "exit: [{event: a, after: 1d, reason: x}]\n", ":10:8: exit rule 1 has event and after"),
+        (HEAD + STEPS + "exit: [{event: a}]\n", ":10:8: exit rule 1 has no 'reason'"),
+        (HEAD + STEPS + "exit: [{after: 45, reason: x}]\n", "is the number 45: expected a duration in text"),
+        (HEAD + STEPS + "exit: [{when: true, reason: x}]\n", "'when' of exit rule 1 is the truth value true: expected a condition in text"),
+        (HEAD + STEPS + "exit: [{when: sub.x === 1, reason: x}]\n", ":10:23: 'when' of exit rule 1: found '='"),
         (HEAD + STEPS + "  - {id: exit, wait: {delay: 1s}}\n", "'exit' is a word of the schema"),
         (HEAD + STEPS + "  - {wait: {delay: 1s}}\n", ":10:5: step 3 has no 'id'"),
         (HEAD + STEPS + "  - {id: b, wait: {delay: 1s}}\n", ":10:10: step id 'b' is taken on line 9"),
@@ -232,3 +273,89 @@ def test_places_are_kept_beside_the_sequence() -> None:
     text = (SEQUENCES / "win-back.yaml").read_text(encoding="utf-8").splitlines()[line - 1]
     assert text[column - 1 :].startswith("win-back/hello")
     assert located.at("steps", 0, "send", "nothing") == located.at("steps", 0, "send")
+
+
+@pytest.mark.parametrize(
+    ("written", "bad"),
+    [
+        ("sub.x + 'a' > 1", "'a'"),
+        ("\"sub.x + 'a' > 1\"", "'a'"),
+        ("'sub.x + ''a'' > 1'", "''a''"),
+        ("'sub.y == ''b'' and sub.x + ''a'' > 1'", "''a''"),
+        (r'"sub.y == \"b\" and sub.x + \"a\" > 1"', r"\"a"),
+        ("\n      sub.y == 'b' and\n\n      sub.x + 'a' > 1", "'a'"),
+        (">-\n      sub.y == 'b' and\n      sub.x + 'a' > 1", "'a'"),
+        ("|\n      sub.y == 'b' and\n        sub.x + 'a' > 1", "'a'"),
+    ],
+)
+def test_a_mistake_in_a_condition_is_named_at_its_very_character(written: str, bad: str) -> None:
+    text = HEAD + f"exit:\n  - reason: x\n    when: {written}\n" + STEPS
+    at = text.index(bad)
+    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    found = only(text)
+    assert found.startswith(
+        f"demo.yaml:{line}:{column}: 'when' of exit rule 1: text stands beside '+'"
+    )
+
+
+def test_branches_updates_dates_and_exit_rules_can_be_written() -> None:
+    sequence = loads(
+        HEAD
+        + """exit:
+  - {event: subscription.resumed, reason: converted}
+  - {when: "sub.status != 'subscribed'", reason: not_subscribed}
+  - {after: 45d, reason: expired}
+steps:
+  - id: trial
+    wait: {until_date: {attribute: trial_ends, offset: -3d, at: "09:00", missing: skip}}
+  - id: offer
+    branch:
+      - {if: "score('churn', max_age='24h') >= 0.8", next: mail}
+      - {if: "sub.country in ['NO', 'SE']", next: note}
+      - {else: z}
+    on_stale: note
+  - id: note
+    update:
+      set: {country: NO, n: 3, half: 0.5, quiet: true, gone: null, sum: {expression: "sub.n + 1"}}
+      topics: {product-news: false}
+    next: z
+  - {id: mail, send: {template: demo/a}}
+  - {id: z, exit: {reason: completed}}
+""",
+        "demo.yaml",
+    )
+    trial, offer, note, *_ = sequence.steps
+    assert trial == WaitStep(
+        "trial", "offer", until_date=UntilDate("trial_ends", time(9), "skip", -3)
+    )
+    assert isinstance(offer, BranchStep)
+    assert [case.next for case in offer.cases] == ["mail", "note"]
+    assert (offer.next, offer.on_stale) == ("z", "note")
+    assert isinstance(note, UpdateStep)
+    assert note.attributes == (
+        ("country", "NO"), ("n", 3), ("half", 0.5), ("quiet", True), ("gone", None),
+        ("sum", expression("sub.n + 1", condition=False)),
+    )  # fmt: skip
+    assert note.topics == (("product-news", False),)
+    assert [rule.reason for rule in sequence.exits] == ["converted", "not_subscribed", "expired"]
+    assert Sequence.from_json(json.loads(sequence.canonical())) == sequence
+
+
+def test_ways_through_branches_are_followed_to_the_end() -> None:
+    text = HEAD + (
+        "steps:\n"
+        "  - {id: a, wait: {delay: 1s}}\n"
+        "  - {id: b, branch: [{if: sub.x, next: a}, {else: d}]}\n"
+        "  - {id: c, wait: {delay: 1s}}\n"
+        "  - {id: d, exit: {reason: x}}\n"
+    )
+    assert [line.split(": expected")[0] for line in findings(text)] == [
+        "demo.yaml:9:40: the steps a → b → a form a cycle",
+        "demo.yaml:10:5: step 'c' is never reached",
+    ]
+
+
+def test_a_wait_for_a_date_needs_to_know_whose_zone_it_is() -> None:
+    head = HEAD.replace("timezone: {source: subscriber, fallback: Europe/Berlin}\n", "")
+    wait = UNTIL.format("at: '09:00', missing: exit")
+    assert "the sequence has no 'timezone'" in only(head + STEPS + wait)

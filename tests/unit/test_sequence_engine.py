@@ -4,6 +4,7 @@ import json
 import time as clock
 from dataclasses import replace
 from datetime import datetime, time, timedelta
+from decimal import Decimal
 from itertools import product
 from typing import Any
 
@@ -11,7 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedules.definition import CatchUp, ExitStep, SendStep, Sequence, Timezone, WaitStep
+from schedules.definition import (
+    BranchStep,
+    Case,
+    CatchUp,
+    ExitRule,
+    ExitStep,
+    SendStep,
+    Sequence,
+    Timezone,
+    UntilDate,
+    UpdateStep,
+    WaitStep,
+)
+from schedules.expression import read
+from schedules.expression.evaluate import Known
 from tasks.sequence.decisions import sentence
 from tasks.sequence.engine import (
     GATES,
@@ -25,6 +40,7 @@ from tasks.sequence.engine import (
     Plan,
     Position,
     Postpone,
+    Update,
     Wait,
     plan,
 )
@@ -330,6 +346,221 @@ def test_a_circle_that_slipped_past_validation_ends_the_walk() -> None:
         plan(sequence, due("a", timedelta(hours=2)), FACTS)
 
 
+BRANCHING = replace(
+    SEQUENCE,
+    steps=(
+        BranchStep(
+            "which",
+            (
+                Case(read("sub.country == 'NO'"), "set"),
+                Case(read("score('churn', max_age='24h') >= 0.8"), "hello"),
+            ),
+            "end",
+            "last",
+        ),
+        UpdateStep(
+            "set",
+            "hello",
+            (("plan", "pro"), ("n", read("sub.n + 1", condition=False))),
+            (("news", False),),
+        ),
+        *SEQUENCE.steps,
+        ExitStep("end", "done"),
+    ),
+)
+DAY = timedelta(days=1)
+
+
+def knowing(**subscriber: Any) -> Facts:
+    return Facts(NOW, known=Known(NOW, subscriber))
+
+
+def test_a_branch_takes_the_first_case_that_holds_else_the_last_way() -> None:
+    scored = Known(NOW, {"country": "SE"}, scores={("churn", DAY): Decimal("0.8")})
+    low = replace(scored, scores={("churn", DAY): Decimal("0.79")})
+    assert isinstance(plan(BRANCHING, FRESH, knowing(country="NO")).rest, Wait)
+    rest = plan(BRANCHING, FRESH, Facts(NOW, known=scored)).rest
+    assert isinstance(rest, HandOff)
+    assert rest.step_id == "hello"
+    made = plan(BRANCHING, FRESH, Facts(NOW, known=low))
+    assert made.rest == Exit("end", "done")
+    assert said(made) == [("branched", "which", "else"), ("exited", "end", "done")]
+
+
+def test_a_missing_or_old_score_takes_the_stale_way() -> None:
+    made = plan(BRANCHING, FRESH, knowing())
+    assert isinstance(made.rest, HandOff)
+    assert made.rest.step_id == "last"
+    assert said(made)[0] == ("branched", "which", "on_stale")
+
+
+def test_an_update_ends_the_look_and_the_next_one_goes_on_as_late_as_it_was() -> None:
+    position = replace(FRESH, due_at=NOW - timedelta(hours=7))
+    made = plan(BRANCHING, position, knowing(country="NO", n=Decimal(2)))
+    assert made.update == Update("set", {"plan": "pro", "n": 3}, {"news": False})
+    assert made.rest == Wait("set", position.due_at, {"kind": "updated"})
+    late = replace(BRANCHING, catch_up=CatchUp(max_lateness=timedelta(hours=6)))
+    back = at("set", due_at=made.rest.until, rule=made.rest.rule)
+    again = plan(late, back, knowing(country="NO", n=3))
+    assert [row.step_id for row in again.non_sends] == ["hello"]
+    assert again.update is None
+
+
+def test_an_update_with_what_is_missing_sets_null() -> None:
+    made = plan(BRANCHING, FRESH, knowing(country="NO")).update
+    assert made is not None
+    assert made.attributes["n"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (Decimal("2.50"), 2.5), (Decimal("4.0"), 4), (Decimal("1e400"), None), (True, True),
+        ([Decimal("0.5"), {"a": Decimal(1)}], [0.5, {"a": 1}]), (NOW, "2026-03-27T18:00:00+00:00"),
+    ],
+)  # fmt: skip
+def test_what_an_update_sets_is_what_json_can_hold(value: Any, stored: Any) -> None:
+    step = UpdateStep("u", None, (("x", read("sub.v", condition=False)),))
+    made = plan(replace(SEQUENCE, steps=(step,)), FRESH, knowing(v=value)).update
+    assert made is not None
+    assert json.loads(json.dumps(made.attributes)) == {"x": stored}
+
+
+def test_a_plan_without_the_facts_it_asks_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="facts that were not fetched"):
+        plan(BRANCHING, FRESH, FACTS)
+
+
+def until(offset: int = -3, missing: Any = "skip") -> Sequence:
+    rule = UntilDate("trial_ends", time(9), missing, offset)
+    return replace(
+        SEQUENCE,
+        steps=(WaitStep("trial", "mail", until_date=rule), SendStep("mail", "demo/mail")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "zone", "instant"),
+    [
+        ("2026-04-03", "Europe/Berlin", "2026-03-31T07:00Z"),
+        ("2026-04-03", "America/New_York", "2026-03-31T13:00Z"),
+        ("2026-04-02T22:30:00Z", "Europe/Berlin", "2026-03-31T07:00Z"),
+        ("2026-04-02T22:30:00Z", "America/New_York", "2026-03-30T13:00Z"),
+    ],
+)
+def test_a_date_is_waited_for_on_the_calendar_of_the_subscriber(
+    value: str, zone: str, instant: str
+) -> None:
+    made = plan(until(), replace(FRESH, zone=zone), knowing(trial_ends=value))
+    assert isinstance(made.rest, Wait)
+    assert made.rest.until == datetime.fromisoformat(instant)
+    assert made.rest.rule["wall"].endswith("T09:00:00")
+    assert made.rest.rule["zone"] == zone
+    assert said(made) == [("waiting", "trial", "until_date")]
+
+
+def test_a_date_in_a_gap_of_the_clock_is_the_first_instant_after_it() -> None:
+    rule = UntilDate("trial_ends", time(2, 15), "skip")
+    sequence = replace(SEQUENCE, steps=(WaitStep("trial", until_date=rule),))
+    rest = plan(
+        sequence, replace(FRESH, zone="Europe/Berlin"), knowing(trial_ends="2026-03-29")
+    ).rest
+    assert isinstance(rest, Wait)
+    assert rest.until == datetime.fromisoformat("2026-03-29T01:00Z")
+
+
+def test_a_date_that_is_past_goes_on_and_the_next_mail_is_late_from_there() -> None:
+    made = plan(until(), replace(FRESH, zone="UTC"), knowing(trial_ends="2026-03-20"))
+    assert isinstance(made.rest, Wait)
+    assert made.rest.until == datetime.fromisoformat("2026-03-17T09:00Z")
+    assert said(made) == [("date_past", "trial", "until_date")]
+    bounded = replace(until(), catch_up=CatchUp(max_lateness=DAY))
+    back = at("trial", due_at=made.rest.until, rule=made.rest.rule)
+    assert [row.state for row in plan(bounded, back, knowing()).non_sends] == ["late"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "missing"),
+        ("soon", "unreadable"),
+        ("2026-02-30", "unreadable"),
+        (20260403, "unreadable"),
+    ],
+)
+def test_without_a_date_the_file_says_who_goes_on_and_who_leaves(value: Any, reason: str) -> None:
+    goes_on = plan(until(), FRESH, knowing(trial_ends=value))
+    assert isinstance(goes_on.rest, HandOff)
+    assert said(goes_on)[0] == ("no_date", "trial", reason)
+    assert plan(until(missing="exit"), FRESH, knowing(trial_ends=value)).rest == Exit(
+        "trial", "no_date"
+    )
+
+
+LEAVING = replace(
+    SEQUENCE,
+    exits=(
+        ExitRule("converted", event="purchase"),
+        ExitRule("gone", when=read("sub.status != 'subscribed'")),
+        ExitRule("expired", after=45 * DAY),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("happened", "status", "entered", "reason"),
+    [
+        ({"purchase"}, "stopped", 45 * DAY, "converted"),
+        ({"other"}, "stopped", 45 * DAY, "gone"),
+        (set(), "subscribed", 45 * DAY, "expired"),
+        (set(), "subscribed", 45 * DAY - timedelta(seconds=1), None),
+    ],
+)
+def test_the_first_exit_rule_that_holds_at_a_hand_off_gives_the_reason(
+    happened: set[str], status: str, entered: timedelta, reason: str | None
+) -> None:
+    facts = replace(knowing(status=status), happened=frozenset(happened), stopped="unsubscribed")
+    facts = replace(facts, stopped=None if reason is None else "unsubscribed")
+    made = plan(LEAVING, replace(FRESH, entered_at=NOW - entered), facts)
+    if reason is None:
+        assert isinstance(made.rest, HandOff)
+    else:
+        assert made.rest == Exit("hello", reason)
+        assert made.non_sends == ()
+
+
+def test_a_pause_speaks_before_exit_rules_and_a_wait_asks_none() -> None:
+    facts = replace(knowing(status="stopped"), happened=frozenset({"purchase"}))
+    assert isinstance(plan(LEAVING, FRESH, replace(facts, paused=True)).rest, Park)
+    assert isinstance(plan(LEAVING, at("hello", outcome="sent"), facts).rest, Wait)
+
+
+def test_the_log_says_which_way_was_taken_and_why() -> None:
+    facts = replace(knowing(status="subscribed"), happened=frozenset({"purchase"}))
+    plans = (
+        plan(BRANCHING, FRESH, knowing(country="NO", n=1)),
+        plan(BRANCHING, FRESH, knowing()),
+        plan(until(), replace(FRESH, zone="UTC"), knowing(trial_ends="2026-03-20")),
+        plan(until(missing="exit"), FRESH, knowing()),
+        plan(LEAVING, FRESH, facts),
+    )
+    lines = [
+        sentence(line.kind, line.step_id, line.reason, line.detail)
+        for made in plans
+        for line in made.decisions
+    ]
+    assert lines == [
+        "which: goes on to set, because sub.country == 'NO'",
+        "set: changed plan, n, news",
+        "which: goes on to last, because score churn is missing or too old",
+        "last: the mail was handed over, to be sent by 2026-03-30 18:00:00 UTC at the latest",
+        "trial: 2026-03-17 09:00:00 UTC is past already, so the way goes on",
+        "trial: trial_ends holds no date (missing), so the sequence ends here",
+        "left the sequence at trial: no date",
+        "left the sequence at hello: converted (purchase happened)",
+    ]
+
+
 POSITIONS = st.builds(
     Position,
     enrollment_id=st.just(1),
@@ -400,3 +631,15 @@ def test_five_hundred_plans_take_a_few_milliseconds() -> None:
             plan(SEQUENCE, position, FACTS)
         rounds.append(clock.perf_counter() - begun)
     assert min(rounds) < 0.020
+
+
+def test_five_hundred_plans_through_a_branch_take_a_few_milliseconds_too() -> None:
+    known = Known(NOW, {"country": "SE"}, scores={("churn", DAY): Decimal("0.9")})
+    facts = replace(FACTS, known=known)
+    rounds = []
+    for _ in range(7):
+        begun = clock.perf_counter()
+        for n in range(500):
+            plan(BRANCHING, replace(FRESH, subscriber_id=n), facts)
+        rounds.append(clock.perf_counter() - begun)
+    assert min(rounds) < 0.040

@@ -29,7 +29,7 @@ def test_all_that_is_wrong_is_said_in_one_message(monkeypatch: pytest.MonkeyPatc
     assert "DRIPFLEET_DATABASE_URL is not set" in said
     assert "DRIPFLEET_REDIS_URL: begins with http://, expected redis:// or rediss://" in said
     assert "DRIPFLEET_FLOWER_PORT: " in said
-    assert "reply_wait (600 s) must be less than armed_lease (1 s)" in said
+    assert "DRIPFLEET_REPLY_WAIT (600 s) must be less than DRIPFLEET_ARMED_LEASE (1 s)" in said
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,7 @@ def test_every_kind_of_redis_passes_and_prints_no_secret(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRIPFLEET_REDIS_URL", url)
+    monkeypatch.setenv("DRIPFLEET_REDIS_SENTINEL_MASTER", "main")
     read = panel(RedisSettings)[RedisSettings]
     assert read.redis_url.get_secret_value() == url
     assert "hunter2" not in repr(read)

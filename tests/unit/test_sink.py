@@ -84,7 +84,7 @@ def test_the_extensions_are_offered(tmp_path: Path) -> None:
     with in_thread(tmp_path) as sink, smtplib.SMTP(sink.host, sink.port) as client:
         client.ehlo()
         features = client.esmtp_features
-    assert {"pipelining", "8bitmime", "size", "enhancedstatuscodes"} == set(features)
+    assert {"pipelining", "8bitmime", "size", "enhancedstatuscodes", "smtputf8"} == set(features)
 
 
 def test_a_mail_is_in_the_ledger_before_its_250(tmp_path: Path) -> None:
@@ -345,6 +345,35 @@ def test_login_is_asked_for_and_checked(tmp_path: Path) -> None:
         assert client.ask(b"AUTH PLAIN\r\n").startswith(b"334")
         assert client.ask(right + b"\r\n").startswith(b"235")
         assert client.ask(b"MAIL FROM:<>\r\n").startswith(b"250")
+
+
+def test_login_in_two_lines_is_checked_too(tmp_path: Path) -> None:
+    def said(word: bytes) -> bytes:
+        return base64.b64encode(word) + b"\r\n"
+
+    with in_thread(tmp_path, login=("ann", "secret")) as sink, talking(sink) as client:
+        for password, code in ((b"guess", b"535"), (b"secret", b"235")):
+            assert client.ask(b"AUTH LOGIN\r\n") == b"334 VXNlcm5hbWU6\r\n"
+            assert client.ask(said(b"ann")) == b"334 UGFzc3dvcmQ6\r\n"
+            assert client.ask(said(password)).startswith(code)
+        assert client.ask(b"MAIL FROM:<>\r\n").startswith(b"250")
+        sink.desk.mechanisms = (b"LOGIN",)
+        assert b"AUTH LOGIN\r\n" in client.ask(b"EHLO client.example\r\n")
+        assert client.ask(b"AUTH PLAIN\r\n").startswith(b"504")
+
+
+def test_an_address_outside_ascii_needs_smtputf8(tmp_path: Path) -> None:
+    recipient = "RCPT TO:<zoë@example.com>\r\n".encode()
+    with in_thread(tmp_path) as sink, talking(sink) as client:
+        assert client.ask(b"MAIL FROM:<a@example.com>\r\n").startswith(b"250")
+        assert client.ask(recipient).startswith(b"553 5.6.7")
+        client.ask(b"RSET\r\n")
+        assert client.ask(b"MAIL FROM:<a@example.com> SMTPUTF8 BODY=8BITMIME\r\n")[:3] == b"250"
+        assert client.ask(recipient).startswith(b"250")
+        assert client.ask(b"RCPT TO:<\xff@example.com>\r\n").startswith(b"553")
+        sink.desk.smtputf8 = False
+        assert b"SMTPUTF8" not in client.ask(b"EHLO client.example\r\n")
+        assert client.ask(b"MAIL FROM:<a@example.com> SMTPUTF8\r\n").startswith(b"555")
 
 
 def test_a_ledger_cut_off_in_its_last_line_reads_and_is_mended(tmp_path: Path) -> None:

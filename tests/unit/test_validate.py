@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from schedules.loader import reads
+from tasks.sequence.catalog import in_words
 from tasks.sequence.validate import validate
 
 TEXT = """key: demo
@@ -34,3 +35,46 @@ def test_a_sequence_whose_names_all_exist_has_no_findings() -> None:
     loaded = reads(TEXT, "demo.yaml")
     everything = {"template_exists": lambda name: True, "topic_exists": lambda key: True}
     assert validate(loaded.sequence, loaded.located, **everything) == []
+
+
+def test_every_topic_that_a_step_or_rule_names_is_looked_for() -> None:
+    text = TEXT.replace(
+        "steps:\n",
+        "exit: [{when: topic('rule'), reason: x}]\n"
+        "steps:\n"
+        "  - {id: u, update: {topics: {in: true}, set: {a: {expression: topic('value')}}}}\n"
+        "  - {id: f, branch: [{if: topic('case'), next: a}, {else: a}]}\n",
+    )
+    loaded = reads(text, "demo.yaml")
+    found = validate(
+        loaded.sequence,
+        loaded.located,
+        template_exists=lambda name: True,
+        topic_exists=lambda key: key == "product-news",
+    )
+    assert [str(finding).split(" does")[0] for finding in found] == [
+        "demo.yaml:6:15: topic 'rule'",
+        "demo.yaml:8:35: topic 'in'",
+        "demo.yaml:8:64: topic 'value'",
+        "demo.yaml:9:27: topic 'case'",
+    ]
+
+
+def test_every_kind_of_step_can_be_said_in_words() -> None:
+    text = """key: demo
+title: A demo
+class: transactional
+timezone: {source: subscriber, fallback: UTC}
+entry: {manual: true}
+steps:
+  - {id: t, wait: {until_date: {attribute: trial, offset: -1w, at: "09:00", missing: skip}}}
+  - {id: b, branch: [{if: "score('s', max_age='1h') > 0", next: u}, {else: e}], on_stale: e}
+  - {id: u, update: {set: {plan: pro}, topics: {news: true, offers: false}}}
+  - {id: e, exit: {reason: done}}
+"""
+    assert [in_words(step) for step in reads(text, "demo.yaml").sequence.steps] == [
+        "wait until trial -7d, 09:00",
+        "u if score('s', max_age='1h') > 0; e if a score is stale; else e",
+        "update plan, news in, offers out",
+        "exit: done",
+    ]

@@ -28,6 +28,7 @@ COMMANDS = (
     "demo",
     "fleet",
     "sequence",
+    "schedules",
     "stream",
     "subscribers",
     "events",

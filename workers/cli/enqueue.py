@@ -1,10 +1,10 @@
-"""`dripfleet enqueue`: people enter a sequence, everybody or those of a list."""
+"""`dripfleet enqueue`: people enter a sequence, everybody, those of a list, or those of a segment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
@@ -14,6 +14,7 @@ from workers.cli.subscribers import beside, opened, position, tell_rejects
 
 if TYPE_CHECKING:
     from models.session import Database
+    from schedules.expression import Expression
     from tasks.audience.rejects import Rejects
     from tasks.sequence.enroll import Tally
 
@@ -26,7 +27,9 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:\n\ndripfleet enqueue thank-you --all --dry-run\n\n"
         "dripfleet enqueue thank-you --all\n\n"
-        "dripfleet enqueue win-back --emails people.txt",
+        "dripfleet enqueue win-back --emails people.txt\n\n"
+        "dripfleet enqueue win-back --segment \"sub.country in ['DE', 'AT'] and"
+        " count('purchase', within='90d') == 0\" --dry-run",
     )(enqueue)
 
 
@@ -36,6 +39,12 @@ def enqueue(
         None, help="A file with one address a line (# begins a comment), or - for stdin."
     ),
     everybody: bool = typer.Option(False, "--all", help="Every subscriber."),
+    segment: str | None = typer.Option(
+        None,
+        metavar="EXPR",
+        help="Those of whom this condition holds, such as \"sub.country == 'DE'\"; who needs a score"
+        " that is missing or too old to tell is left out.",
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would happen, write nothing."),
     rejects: Path | None = typer.Option(
         None, help="Where lines that nobody entered by go; by default FILE.rejects.csv."
@@ -47,9 +56,11 @@ def enqueue(
     Who is in it, or was, is left alone, so the same command can be run again, also after Ctrl-C.
     Stopped and suppressed subscribers do not enter, and nobody enters a paused sequence.
     """
-    if everybody == (emails is not None):
-        raise typer.BadParameter("expected either --emails FILE or --all")
-    from tasks.sequence.enroll import Tally, enroll_all, require_open
+    if [everybody, emails is not None, segment is not None].count(True) != 1:
+        raise typer.BadParameter("expected one of --emails FILE or --all or --segment EXPR")
+    from tasks.sequence.enroll import Tally, enroll_all, enroll_selected, require_open
+
+    condition = None if segment is None else _condition(segment)
 
     so_far = Tally()
     extra: dict[str, int] = {}
@@ -64,7 +75,18 @@ def enqueue(
                     so_far = tally
                     bar.show(done, total, f"{number(tally.looked_at)} looked at")
 
-                so_far = enroll_all(services.database, sequence, dry_run=dry_run, on_batch=on_batch)
+                if condition is None:
+                    so_far = enroll_all(
+                        services.database, sequence, dry_run=dry_run, on_batch=on_batch
+                    )
+                else:
+                    so_far = enroll_selected(
+                        services.database,
+                        sequence,
+                        *_predicate(services.database, condition),
+                        dry_run=dry_run,
+                        on_batch=on_batch,
+                    )
             else:
                 with opened(emails) as (source, _):
                     where = None if dry_run else rejects or beside(emails)
@@ -84,6 +106,32 @@ def enqueue(
     data = {k: v for k, v in plain(so_far).items() if k != "unknown_at"} | extra
     title = "what would happen" if dry_run else None
     emit({"sequence": sequence, **data, "dry_run": dry_run}, title=title, as_json=as_json)
+
+
+def _condition(text: str) -> Expression:
+    from schedules.expression import ExpressionError, read
+
+    try:
+        return read(text)
+    except ExpressionError as error:
+        raise typer.BadParameter(
+            f"at character {error.at + 1}: {error}", param_hint="--segment"
+        ) from error
+
+
+def _predicate(database: Database, condition: Expression) -> tuple[str, dict[str, Any]]:
+    """The condition as SQL, once its topics are known to be there."""
+    from tasks.audience.segments import segment_sql
+    from tasks.sequence.publish import topic_keys
+
+    with database.snapshot() as connection:
+        if unknown := sorted(condition.needs.topics - topic_keys(connection)):
+            raise typer.BadParameter(
+                f"topic {unknown[0]!r} does not exist: expected one that subscribers can opt in to;"
+                " correct the name",
+                param_hint="--segment",
+            )
+    return segment_sql(condition)
 
 
 class _List:

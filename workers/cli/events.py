@@ -104,6 +104,80 @@ def import_(
     _summary(so_far, dry_run, as_json)
 
 
+@events.command(
+    epilog="Examples:\n\ndripfleet events add zoe@example.com purchase --property amount:number=19.9\n\n"
+    "dripfleet events add crm-4711 cancelled --at 2026-02-28T14:30:00+01:00 --source shop"
+    " --source-id 81\n\ndripfleet events add zoe@example.com purchase --dry-run",
+)
+def add(
+    who: str = typer.Argument(metavar="EMAIL", help="An e-mail address, or an external id."),
+    name: str = typer.Argument(metavar="NAME", help="What happened, in a word: purchase."),
+    at: str | None = typer.Option(
+        None, help="When: ISO 8601, in UTC where it names no offset. By default now."
+    ),
+    properties: list[str] = typer.Option(
+        [],
+        "--property",
+        metavar="KEY=VALUE",
+        help="May be given again; KEY:int, KEY:number and KEY:bool are no text.",
+    ),
+    source: str = typer.Option("cli", help="Who gave the source id out."),
+    source_id: str | None = typer.Option(
+        None, help="With it the event is recorded once, however often this is run."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would happen, write nothing."),
+    as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
+) -> None:
+    """Record one event of a subscriber, as a row of `events import` would.
+
+    The date is taken as it is given, also where the imports of its source are shifted.
+    """
+    from tasks.audience.event_row import BadEvent, moment
+    from tasks.audience.one_event import properties_of, record_event
+    from tasks.audience.settings import load
+    from tasks.audience.store import check_secret, get
+
+    try:
+        when = None if at is None else moment(at)
+    except BadEvent as fault:
+        raise typer.BadParameter(str(fault), param_hint="--at") from None
+    try:
+        known = properties_of(properties)
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault), param_hint="--property") from None
+    with connected() as services:
+        secret = load().key
+        opened = services.database.snapshot() if dry_run else services.database.transaction()
+        with opened as connection:
+            check_secret(connection, secret)
+            subscriber = get(connection, who, secret)
+            done = record_event(
+                connection,
+                subscriber.id,
+                name,
+                at=when,
+                properties=known,
+                source=source,
+                source_id=source_id,
+                dry_run=dry_run,
+            )
+    if not done.new:
+        say(f"an event {source_id!r} of source {source!r} is there already; nothing is recorded")
+    emit(
+        {
+            "new": done.new,
+            "id": done.id,
+            "subscriber_id": subscriber.id,
+            "name": name,
+            "occurred_at": done.occurred_at,
+            "properties": known,
+            "dry_run": dry_run,
+        },
+        title="what would happen" if dry_run else None,
+        as_json=as_json,
+    )
+
+
 @contextmanager
 def _seekable(stream: BinaryIO, needed: bool) -> Iterator[BinaryIO]:
     """The stream, kept in a nameless file where it is a pipe and has to be read twice."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from workers.cli.render import ExitCode, emit, say
+from workers.cli.doctor import doctor
+from workers.cli.render import say
 
 if TYPE_CHECKING:
     from workers.supervisor import Fleet
@@ -115,20 +116,6 @@ def migrate(
             after = schema.migrate(services.database, to, wait)
     said = "was and is" if before == after else f"was at {before or 'nothing'}, is now"
     say(f"the schema {said} at {after or 'nothing'}")
-
-
-def doctor(
-    as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
-) -> int:
-    """Look at Postgres, Redis, the schema, settings and the relay; 3 if something is wrong."""
-    from workers.doctor import examine
-    from workers.embedded.stack import Stack
-
-    with Stack(say=say) as stack:
-        stack.adopt()
-        found = examine(stack.database_url, stack.redis_url, stack.smtp_url)
-    emit(found, columns=["check", "ok", "says", "next"], as_json=as_json)
-    return ExitCode.OK if all(finding.ok for finding in found) else ExitCode.FINDINGS
 
 
 def _check(pools: list[str], environment: dict[str, str]) -> None:

@@ -1,4 +1,7 @@
-"""`dripfleet explain` and `dripfleet message`: why a mail went or did not, and the mail itself."""
+"""`dripfleet explain` and `dripfleet message`: why a mail went or did not, and the mail itself.
+
+What an operator does about a mail stands beside it: `dripfleet retry` and `dripfleet doubt`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from workers.cli import doubt, retry
 from workers.cli.context import connected
 from workers.cli.render import emit, plain
 
@@ -30,12 +34,14 @@ _LIKENESS = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add `dripfleet explain` and `dripfleet message`."""
+    """Add `dripfleet explain`, `dripfleet message`, `dripfleet retry` and `dripfleet doubt`."""
     app.command(
         epilog="Examples:\n\ndripfleet explain zoe@example.com\n\n"
         "dripfleet explain zoe@example.com win-back\n\ndripfleet explain crm-4711 --json",
     )(explain)
     app.add_typer(message, name="message")
+    retry.register(app)
+    doubt.register(app)
 
 
 @message.callback()

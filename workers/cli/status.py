@@ -1,4 +1,4 @@
-"""`dripfleet status`: how the fleet stands, once or every second."""
+"""`dripfleet status`: how the fleet stands, once or on a screen; and `dripfleet metrics` beside it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from workers.cli import metrics
 from workers.cli.context import Services, connected
-from workers.cli.render import ExitCode, emit, number, plain
+from workers.cli.render import emit, number, plain
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -24,14 +25,17 @@ EVERY = 1.0
 
 
 def register(app: typer.Typer) -> None:
-    """Add `dripfleet status`."""
+    """Add `dripfleet status` and `dripfleet metrics`."""
     app.command(
         epilog="Examples:\n\ndripfleet status\n\ndripfleet status --watch\n\ndripfleet status --json",
     )(status)
+    metrics.register(app)
 
 
 def status(
-    watch: bool = typer.Option(False, "--watch", help="Again every second, until Ctrl-C."),
+    watch: bool = typer.Option(
+        False, "--watch", help="A screen to leave open; q or Ctrl-C leaves it."
+    ),
     as_json: bool = typer.Option(False, "--json", help="JSON; with --watch an object a line."),
 ) -> None:
     """Show how the fleet stands: pools, queues, streams, sequences, ticks.
@@ -50,48 +54,36 @@ def status(
             Console(no_color="NO_COLOR" in os.environ).print(_drawn(view))
             return
         try:
-            _watch(services, as_json or not sys.stdout.isatty())
+            if as_json or not sys.stdout.isatty():
+                _lines(services)
+            from workers.cli.watch import watch as screen
+
+            screen(lambda: _look(services, None)[0])
         except KeyboardInterrupt:
             return
 
 
-def _watch(services: Services, lines: bool) -> None:
-    """Look every second; a server that does not answer is said, and asked again."""
+def _lines(services: Services) -> None:
+    """An object a line, every second, for a pipe."""
     before: Overview | None = None
-    if lines:
-        while True:
-            view, before = _look(services, before)
-            sys.stdout.write(json.dumps(plain(view), ensure_ascii=False) + "\n")
-            sys.stdout.flush()
-            time.sleep(EVERY)
-    from rich.live import Live
-    from rich.text import Text
-
-    from workers.cli.verdict import verdict
-
-    with Live(screen=False, auto_refresh=False) as live:
-        while True:
-            shown: RenderableType
-            try:
-                view, before = _look(services, before)
-                shown = _drawn(view)
-            except Exception as error:
-                code, sentence = verdict(error)
-                if code != ExitCode.UNREACHABLE:
-                    raise
-                shown = Text(sentence, style="red")
-            live.update(shown, refresh=True)
-            time.sleep(EVERY)
+    while True:
+        view, before = _look(services, before)
+        sys.stdout.write(json.dumps(plain(view), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        time.sleep(EVERY)
 
 
 def _look(services: Services, before: Overview | None) -> tuple[dict[str, Any], Overview]:
     from tasks.upkeep.overview import overview
+    from tasks.upkeep.tally import troubles
 
     with services.database.snapshot() as connection:
         now = overview(connection)
+        wrong = troubles(connection)
     view: dict[str, Any] = plain(now)
     view["queues"] = _depths(services.redis_url)
     view["flower"] = _flower()
+    view["troubles"] = plain(wrong)
     if before is not None:
         view["sent_per_second"] = round(now.sent_per_second(before), 1)
     return view, now
@@ -101,14 +93,12 @@ def _depths(url: str | None) -> dict[str, int] | str:
     """How many doorbells wait in each queue, or a word on why nobody knows."""
     import redis
 
-    from tasks.names import POOLS
+    from workers.metrics.fleet import queue_depths
 
-    if not url or not url.startswith(("redis:", "rediss:", "unix:")):
-        return "depths are not read through sentinels"
     try:
-        with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
-            # A list a queue, of its name: what kombu makes of queues without priorities.
-            return {pool: int(client.llen(pool)) for pool in POOLS}
+        return queue_depths(url)
+    except ValueError as fault:
+        return str(fault)
     except redis.RedisError as error:
         return f"Redis does not answer ({type(error).__name__}); check DRIPFLEET_REDIS_URL"
 

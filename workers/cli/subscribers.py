@@ -33,21 +33,25 @@ def register(app: typer.Typer) -> None:
     "import",
     epilog="Examples:\n\ndripfleet subscribers import people.csv --dry-run\n\n"
     "dripfleet subscribers import people.csv\n\n"
+    "dripfleet subscribers import people.parquet\n\n"
     "zcat people.csv.gz | dripfleet subscribers import -",
 )
 def import_(
-    file: str = typer.Argument(help="A CSV file in UTF-8 with a header row, or - for stdin."),
+    file: str = typer.Argument(
+        help="A CSV file in UTF-8 with a header row, a Parquet file, or - for stdin."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would happen, write nothing."),
     rejects: Path | None = typer.Option(
         None, help="Where refused rows go; by default FILE.rejects.csv."
     ),
     as_json: bool = typer.Option(False, "--json", help="Summary as JSON."),
 ) -> None:
-    """Bring subscribers in from a CSV file; who is there already is brought up to date.
+    """Bring subscribers in from a CSV or Parquet file; who is there already is brought up to date.
 
     Columns: email (required), first_name, locale, zone, external_id, topic:KEY (yes or no); every
-    other column becomes an attribute. What is empty overwrites nothing, a stop stays a stop, and a
-    bad row goes to the rejects file. Stopped with Ctrl-C, it can simply be run again.
+    other column becomes an attribute: text, or as `orders:int`, `spent:number`, `vip:bool` say, or
+    as its type in Parquet. What is empty overwrites nothing, a stop stays a stop, and a bad row goes
+    to the rejects file. Stopped with Ctrl-C, it can simply be run again.
     """
     from tasks.audience.importer import Tally, import_subscribers
     from tasks.audience.rejects import Rejects
@@ -147,7 +151,9 @@ def opened(file: str) -> Iterator[tuple[BinaryIO, str]]:
     try:
         source = open(file, "rb")
     except OSError as error:
-        raise typer.BadParameter(f"{file}: {error.strerror}; expected a CSV file or -") from None
+        raise typer.BadParameter(
+            f"{file}: {error.strerror}; expected a CSV or Parquet file, or -"
+        ) from None
     with source:
         yield source, file
 

@@ -23,8 +23,10 @@ class Desk:
         faults: the plan.
         latency: seconds between the dot and its reply; the mail is in the ledger before them.
         tls: offers STARTTLS.
-        login: user and password; then AUTH PLAIN is asked for (after STARTTLS, where there is one).
+        login: user and password; then AUTH is asked for (after STARTTLS, where there is one).
         max_bytes: the SIZE advertised and held to.
+        smtputf8: offers SMTPUTF8 (RFC 6531); without it an address outside ASCII is refused.
+        mechanisms: of AUTH, those of PLAIN and LOGIN that are offered.
     """
 
     spool: Spool
@@ -33,6 +35,8 @@ class Desk:
     tls: ssl.SSLContext | None = None
     login: tuple[str, str] | None = None
     max_bytes: int = 10 * 1024 * 1024
+    smtputf8: bool = True
+    mechanisms: tuple[bytes, ...] = (b"PLAIN", b"LOGIN")
     connections: int = 0
     open: set[Wire] = field(default_factory=set)
 
@@ -50,13 +54,15 @@ class Wire(asyncio.Protocol):
         self.secure = False
         self.known = desk.login is None
         self.greeted = False
-        self.awaits_login = False
+        self.awaits_login = b""  # the mechanism whose next line is awaited
+        self.login_user: bytes | None = None  # of AUTH LOGIN, between its two lines
         self.tasks: set[asyncio.Task[None]] = set()
         self._forget()
 
     def _forget(self) -> None:
         """Back to no envelope, as RSET does."""
         self.sender: str | None = None
+        self.utf8 = False
         self.rcpts: list[str] = []
         self.in_body = False
         self.searched = 0
@@ -71,6 +77,8 @@ class Wire(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         if self.secure:
             return
+        # TLS from the first byte (RFC 8314 §3.3) is a matter of how the server listens.
+        self.secure = self.transport.get_extra_info("sslcontext") is not None
         self.desk.connections += 1
         self.desk.open.add(self)
         fault = self.desk.faults.pick("connect")

@@ -17,6 +17,7 @@ from workers.embedded.faults import Fault
 from workers.embedded.smtp_wire import GARBAGE, Wire
 
 LINE = 4096  # longest command line taken, octets
+NOT_ASCII = b"553 5.6.7 Not without SMTPUTF8\r\n"
 _MAIL = re.compile(rb"FROM:\s*<([^<>\x00-\x20]*)>(.*)", re.IGNORECASE)
 _RCPT = re.compile(rb"TO:\s*<([^<>\x00-\x20]+)>\s*", re.IGNORECASE)
 
@@ -35,7 +36,7 @@ class Conversation(Wire):
         line = bytes(self.buffer[:end])
         del self.buffer[: end + 2]
         if self.awaits_login:
-            self._check_login(line)
+            self._login_line(line)
             return True
         verb, _, rest = line.partition(b" ")
         handler = _HANDLERS.get(verb.upper())
@@ -64,10 +65,12 @@ class Conversation(Wire):
         if extended:
             words += [b"PIPELINING", b"8BITMIME", b"SIZE %d" % self.desk.max_bytes]
             words += [b"ENHANCEDSTATUSCODES"]
+            if self.desk.smtputf8:
+                words.append(b"SMTPUTF8")
             if self.desk.tls and not self.secure:
                 words.append(b"STARTTLS")
             elif self.desk.login:
-                words.append(b"AUTH PLAIN")
+                words.append(b" ".join((b"AUTH", *self.desk.mechanisms)))
         lines = [b"250-" + word + b"\r\n" for word in words[:-1]] + [b"250 " + words[-1] + b"\r\n"]
         self._say(b"".join(lines), fault)
 
@@ -80,7 +83,11 @@ class Conversation(Wire):
         elif match is None:
             self._say(b"501 5.5.4 Syntax: MAIL FROM:<address>\r\n")
         else:
+            utf8 = False
             for word in match[2].split():
+                if self.desk.smtputf8 and word.upper() == b"SMTPUTF8":
+                    utf8 = True
+                    continue
                 key, _, value = word.upper().partition(b"=")
                 if key == b"SIZE" and value.isdigit():
                     if int(value) > self.desk.max_bytes:
@@ -89,9 +96,13 @@ class Conversation(Wire):
                 elif key != b"BODY" or value not in (b"7BIT", b"8BITMIME"):
                     self._say(b"555 5.5.4 Unknown parameter\r\n")
                     return
+            if not _spelled(match[1], utf8):
+                self._say(NOT_ASCII)
+                return
             fault = self.desk.faults.pick("mail")
             if fault is None or not self._refused(fault):
-                self.sender = match[1].decode("utf-8", "replace")
+                self.sender = match[1].decode()
+                self.utf8 = utf8
                 self._say(b"250 2.1.0 Ok\r\n", fault)
 
     def _rcpt(self, rest: bytes) -> None:
@@ -102,8 +113,10 @@ class Conversation(Wire):
             self._say(b"501 5.5.4 Syntax: RCPT TO:<address>\r\n")
         elif len(self.rcpts) >= 100:
             self._say(b"452 4.5.3 Too many recipients\r\n")
+        elif not _spelled(match[1], self.utf8):
+            self._say(NOT_ASCII)
         else:
-            rcpt = match[1].decode("utf-8", "replace")
+            rcpt = match[1].decode()
             fault = self.desk.faults.pick("rcpt", (rcpt,))
             if fault is None or not self._refused(fault):
                 self.rcpts.append(rcpt)
@@ -237,28 +250,50 @@ class Conversation(Wire):
         kind, _, response = rest.partition(b" ")
         if self.desk.login is None or (self.desk.tls and not self.secure):
             self._say(b"502 5.5.1 Not here\r\n")
-        elif kind.upper() != b"PLAIN":
-            self._say(b"504 5.5.4 Only PLAIN\r\n")
-        elif response:
-            self._check_login(response)
+        elif kind.upper() not in self.desk.mechanisms:
+            self._say(b"504 5.5.4 Not this mechanism\r\n")
         else:
-            self.awaits_login = True
-            self._say(b"334 \r\n")
+            self.login_user = None
+            self.awaits_login = kind.upper()
+            if response:
+                self._login_line(response)
+            else:
+                self._say(
+                    b"334 " + (b"VXNlcm5hbWU6" if kind.upper() == b"LOGIN" else b"") + b"\r\n"
+                )
 
-    def _check_login(self, response: bytes) -> None:
-        self.awaits_login = False
+    def _login_line(self, line: bytes) -> None:
+        """The next line of a login under way."""
+        mechanism, self.awaits_login = self.awaits_login, b""
         try:
-            words = base64.b64decode(response, validate=True).split(b"\x00")
+            said = base64.b64decode(line, validate=True)
         except binascii.Error:
-            words = []
+            said = b""
+        if mechanism == b"PLAIN":
+            self._check_login(said.split(b"\x00")[1:])
+        elif self.login_user is None:
+            self.login_user, self.awaits_login = said, mechanism
+            self._say(b"334 UGFzc3dvcmQ6\r\n")
+        else:
+            self._check_login([self.login_user, said])
+
+    def _check_login(self, words: list[bytes]) -> None:
         user, password = self.desk.login or ("", "")
-        if len(words) == 3 and hmac.compare_digest(
-            words[1] + b"\x00" + words[2], f"{user}\x00{password}".encode()
+        if len(words) == 2 and hmac.compare_digest(
+            b"\x00".join(words), f"{user}\x00{password}".encode()
         ):
             self.known = True
             self._say(b"235 2.7.0 Ok\r\n")
         else:
             self._say(b"535 5.7.8 Wrong user or password\r\n")
+
+
+def _spelled(address: bytes, utf8: bool) -> bool:
+    """Whether an address may stand in this transaction (RFC 6531 §3.4)."""
+    try:
+        return address.decode("utf-8").isascii() or utf8
+    except UnicodeDecodeError:
+        return False
 
 
 _HANDLERS: dict[bytes, Callable[[Conversation, bytes], None]] = {

@@ -1,0 +1,130 @@
+"""What the fleet's metrics say is what the servers say, and asking often costs them nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from sqlalchemy import event, text
+
+from models.session import Database
+from tasks import metrics
+from tests.live.fleet import Fleet
+from workers.metrics.families import FLEET
+from workers.metrics.fleet import FleetCollector
+from workers.metrics.process import ProcessMeter
+
+GONE = "postgresql://nobody:secret@127.0.0.1:1/none"
+
+
+@pytest.fixture
+def counted() -> Iterator[CollectorRegistry]:
+    """This process counts."""
+    registry = CollectorRegistry()
+    before = metrics.use(ProcessMeter(registry))
+    yield registry
+    metrics.use(before)
+
+
+def registered(collector: FleetCollector) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return registry
+
+
+def by_reason(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
+    return {
+        (sample.labels["outcome"], sample.labels["reason"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "dripfleet_messages_total"
+    }
+
+
+def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
+    fleet: Fleet, valkey_url: str
+) -> None:
+    fleet.enrolled(3)
+    fleet.send()
+    with fleet.database.transaction() as connection:
+        connection.execute(text("INSERT INTO canary VALUES ('send', 'one', clock_timestamp())"))
+        connection.execute(text("INSERT INTO tick VALUES ('upkeep.reap', clock_timestamp())"))
+    registry = registered(FleetCollector(fleet.database, valkey_url))
+    found = {family.name: family for family in registry.collect()}
+    assert set(found) == {family.name for family in FLEET}
+    for family in FLEET:
+        assert found[family.name].type == family.kind
+        assert found[family.name].samples, f"{family.name} says nothing"
+        for sample in found[family.name].samples:
+            assert tuple(sample.labels) == family.labels
+    ended = {"sequence": "one-mail", "step": "mail", "outcome": "sent"}
+    assert registry.get_sample_value("dripfleet_fleet_outcomes", ended) == 3
+    assert registry.get_sample_value("dripfleet_fleet_workers", {"pool": "send"}) == 1
+    assert registry.get_sample_value("dripfleet_fleet_workers", {"pool": "churn"}) == 0
+    assert registry.get_sample_value("dripfleet_fleet_queue_depth", {"queue": "send"}) == 0
+    assert b"@example.com" not in generate_latest(registry)
+
+
+def test_a_storm_of_scrapes_is_one_look(database: Database, valkey_url: str) -> None:
+    now = [0.0]
+    looks = []
+
+    def count(*_: Any) -> None:
+        looks.append(1)
+
+    event.listen(database.engine, "begin", count)
+    collector = FleetCollector(database, valkey_url, clock=lambda: now[0])
+    scrape: Callable[[int], list[Any]] = lambda _: list(collector.collect())  # noqa: E731
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(scrape, range(100)))
+    assert len(looks) == 1
+    now[0] = 5.1
+    scrape(0)
+    assert len(looks) == 2
+
+
+def test_a_server_that_is_gone_is_a_metric_and_the_other_keeps_its_own(
+    database: Database, valkey_url: str
+) -> None:
+    nowhere = Database(GONE)
+    lost = registered(FleetCollector(nowhere, valkey_url))
+    assert lost.get_sample_value("dripfleet_fleet_postgres_up") == 0
+    nowhere.close()
+    half = registered(FleetCollector(database, "redis://127.0.0.1:1/0", kept=60))
+    assert half.get_sample_value("dripfleet_fleet_redis_up") == 0
+    assert half.get_sample_value("dripfleet_fleet_postgres_up") == 1
+    due = {"stream": "marketing", "state": "due"}
+    assert half.get_sample_value("dripfleet_fleet_messages", due) == 0
+
+
+def test_what_a_send_worker_did_is_counted_by_outcome_and_reason(
+    fleet: Fleet, counted: CollectorRegistry
+) -> None:
+    fleet.enrolled(5)
+    assert fleet.send() == {"claimed": 5, "sent": 5}
+    assert by_reason(counted) == {("sent", "reply"): 5}
+    assert counted.get_sample_value("dripfleet_claimed_total", {"stream": "marketing"}) == 5
+    reply = {"stage": "dot", "code": "2xx"}
+    assert counted.get_sample_value("dripfleet_smtp_replies_total", reply) == 5
+    assert counted.get_sample_value("dripfleet_rendered_total") == 5
+    gauges = fleet.service.loop.gauges()
+    assert (gauges.armed, gauges.held, gauges.window_free) == (0, 0, 2000)
+    assert gauges.connections["default"] >= 1 and gauges.journal_bytes > 0
+
+
+def test_a_reason_is_a_word_of_ours_and_never_what_a_relay_said(
+    fleet_with: Callable[..., Fleet], counted: CollectorRegistry
+) -> None:
+    fleet = fleet_with("rcpt:550")
+    fleet.enrolled(3)
+    fleet.send()
+    ends = by_reason(counted)
+    assert sum(ends.values()) == 3 and set(ends) <= {
+        ("failed", "hard_bounce"),
+        ("failed", "refused"),
+    }
+    reply = {"stage": "rcpt", "code": "5xx"}
+    assert counted.get_sample_value("dripfleet_smtp_replies_total", reply) == 3

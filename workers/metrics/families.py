@@ -1,0 +1,78 @@
+"""The names of all metrics: type, labels, meaning. A test holds METRICS.md, alerts and dashboard to it.
+
+A label's values are few: streams, sequences, steps and relays that an operator named, and words of
+ours. Never an address, an id, a relay's text, or the reason that somebody typed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric as Prometheus sees it; a counter's name ends in `_total`."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    meaning: str
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names that a query may use for it."""
+        if self.kind == "histogram":
+            return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
+        return (self.name,)
+
+
+PROCESS: Final = (
+    Family("dripfleet_tasks_total", "counter", ("task", "end"), "tasks run; end: done, snoozed, put_off, refused, failed, dropped"),
+    Family("dripfleet_task_seconds", "histogram", ("task",), "how long a task ran"),
+    Family("dripfleet_doorbells_lost_total", "counter", ("task",), "doorbells that the broker did not take; they are rung again"),
+    Family("dripfleet_children_started_total", "counter", (), "child processes of a prefork pool; more than its width means that some died"),
+    Family("dripfleet_claimed_total", "counter", ("stream",), "due messages taken"),
+    Family("dripfleet_messages_total", "counter", ("stream", "outcome", "reason"), "claimed messages that left this process; outcome: a state, or deferred, given_back, dropped"),
+    Family("dripfleet_smtp_replies_total", "counter", ("stage", "code"), "what ended a conversation: stage, and 2xx, 4xx, 5xx, or none for silence"),
+    Family("dripfleet_rendered_total", "counter", (), "mails rendered and composed"),
+    Family("dripfleet_render_seconds_total", "counter", (), "seconds spent on that"),
+    Family("dripfleet_leases_renewed_total", "counter", (), "working leases renewed, of mails that wait long"),
+    Family("dripfleet_cycle_seconds", "histogram", (), "how long a transaction of the delivery loop took"),
+    Family("dripfleet_cycle_group", "histogram", ("move",), "rows in such a transaction; move: record, arm"),
+    Family("dripfleet_armed", "gauge", (), "mails with permission for their dot, whose reply is not settled"),
+    Family("dripfleet_held", "gauge", (), "mails that this process holds"),
+    Family("dripfleet_window_free", "gauge", (), "places for more of them"),
+    Family("dripfleet_journal_bytes", "gauge", (), "length of the journal"),
+    Family("dripfleet_journal_torn", "gauge", (), "1: the journal takes no line, so no dot is written"),
+    Family("dripfleet_relay_connections", "gauge", ("relay",), "SMTP connections that stand"),
+    Family("dripfleet_relay_closed_seconds", "gauge", ("relay",), "how long this relay is left alone still, because it let nobody in"),
+)  # fmt: skip
+"""What a worker process says of itself; prometheus-client adds `process_*` (memory, CPU, files)."""
+
+FLEET: Final = (
+    Family("dripfleet_fleet_postgres_up", "gauge", (), "1: Postgres answered the last look"),
+    Family("dripfleet_fleet_redis_up", "gauge", (), "1: Redis answered the last look"),
+    Family("dripfleet_fleet_look_seconds", "gauge", (), "how long the last look took"),
+    Family("dripfleet_fleet_exact", "gauge", (), "0: a count has met its bound, and is a lower bound"),
+    Family("dripfleet_fleet_queue_depth", "gauge", ("queue",), "doorbells that wait in a queue"),
+    Family("dripfleet_fleet_messages", "gauge", ("stream", "state"), "live messages; state: due, later, working, armed, in_doubt"),
+    Family("dripfleet_fleet_oldest_due_seconds", "gauge", ("stream",), "how long the oldest due message of a stream waits"),
+    Family("dripfleet_fleet_doubts_last_hour", "gauge", ("stream",), "attempts of the last hour whose reply never came, settled or not"),
+    Family("dripfleet_fleet_outcomes", "gauge", ("sequence", "step", "outcome"), "messages that ended so, ever; a correction may lower it"),
+    Family("dripfleet_fleet_enrollments", "gauge", ("sequence", "state"), "people in a sequence; state: active, and of these waiting, held"),
+    Family("dripfleet_fleet_to_plan", "gauge", (), "enrollments that the planner has to look at"),
+    Family("dripfleet_fleet_to_plan_oldest_seconds", "gauge", (), "how long the oldest of them waits"),
+    Family("dripfleet_fleet_workers", "gauge", ("pool",), "workers that answered their canary within 90 s"),
+    Family("dripfleet_fleet_canary_seconds", "gauge", ("pool",), "since a worker of the pool last answered"),
+    Family("dripfleet_fleet_tick_seconds", "gauge", ("tick",), "since a tick's work was last done"),
+    Family("dripfleet_fleet_stream_paused", "gauge", ("stream",), "1: the stream is paused"),
+    Family("dripfleet_fleet_sequence_paused", "gauge", ("sequence",), "1: the sequence is paused"),
+)  # fmt: skip
+"""What `dripfleet metrics` says of all of it."""
+
+ALL: Final = (*PROCESS, *FLEET)
+BY_NAME: Final = {family.name: family for family in ALL}
+SERIES: Final = frozenset(name for family in ALL for name in family.series)
