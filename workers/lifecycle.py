@@ -71,11 +71,14 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
     )
 
     from celery.apps.worker import Worker
+    from celery.exceptions import CPendingDeprecationWarning
 
     from models.session import DatabaseSettings
     from workers.celery import build
 
     _quieten_celery()
+    # Said once a pool whenever the broker goes: what it proposes is for pools that can cancel.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     app = build(pool.name, read[RedisSettings])
     _connect_signals(pool, read[DatabaseSettings], exporter)
     if pool.lacks_extra():

@@ -225,7 +225,8 @@ class Cycles:
                 self._pipeline = await asyncio.to_thread(self._connect)
                 break
             except Exception as fault:  # psycopg's many ways to say that nobody is there
-                log.warning("postgres_unreachable", error=str(fault).partition("\n")[0])
+                tell = log.warning if pause <= 0.1 else log.debug  # a streak is told once
+                tell("postgres_unreachable", error=str(fault).partition("\n")[0])
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
         self._wake.set()

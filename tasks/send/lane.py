@@ -98,6 +98,7 @@ class Lane:
         self._arrived = asyncio.Condition()
         self._slow: dict[str, float] = {}
         self._failures = 0
+        self._told = False
         self._seats: list[_Seat] = []
         self._tasks = [asyncio.create_task(self._serve()) for _ in range(connections)]
 
@@ -173,7 +174,7 @@ class Lane:
                 metrics.meter.reply(opened.stage.value, opened.code)
                 self._unreachable(mail, opened)
                 return
-            self._failures = 0
+            self._reached()
             seat.connection = connection = opened
         offered = await connection.offer(mail.envelope, mail.body)
         trace.spans.step("offer", mail, began, offered)
@@ -220,6 +221,11 @@ class Lane:
                 self._rest(mail.domain)
             self._cycles.settle(mail, GiveBack("deferred", None, outcome.stage, outcome.code))
 
+    def _reached(self) -> None:
+        if self._told:
+            log.warning("relay_back", relay=str(self.relay), failures=self._failures)
+        self._failures, self._told = 0, False
+
     def _rest(self, domain: str) -> None:
         now = boottime()
         self._slow = {name: until for name, until in self._slow.items() if until > now}
@@ -237,6 +243,9 @@ class Lane:
         # Nobody gets in: do not hold what another machine could send.
         pause = min(self._away, 2.0 ** min(self._failures - 3, 10))
         self.closed_until = boottime() + pause
-        log.warning("relay_unreachable", relay=str(self.relay), cause=outcome.cause, pause=pause)
+        if not self._told:
+            # Once, until it is over: every connection meets the same closed door.
+            self._told = True
+            log.warning("relay_unreachable", relay=str(self.relay), cause=outcome.cause)
         for queued in self.take_back():
             self._cycles.settle(queued, back)

@@ -120,7 +120,8 @@ class Settler:
                     outcomes = await asyncio.to_thread(self._write, batch)
                 except SQLAlchemyError as error:
                     # A row held from outside, a restart of Postgres, no connection to be had.
-                    log.warning("settlement_postponed", rows=len(batch), error=_brief(error))
+                    tell = log.warning if wait <= 0.1 else log.debug  # a streak is told once
+                    tell("settlement_postponed", rows=len(batch), error=_brief(error))
                     half = len(batch) // 2
                     for item in batch[half:]:
                         self._queue.put_nowait(item)

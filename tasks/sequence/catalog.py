@@ -22,9 +22,9 @@ LEFT JOIN (
         count(*) FILTER (WHERE NOT active) AS ended
     FROM enrollment GROUP BY 1) e ON e.sequence_key = q.key
 LEFT JOIN (
-    SELECT sequence_key, sum(n) FILTER (WHERE outcome IN ('sent', 'sent_assumed')) AS sent,
-        sum(n) FILTER (WHERE outcome = 'failed') AS failed,
-        sum(n) FILTER (WHERE outcome NOT IN ('sent', 'sent_assumed', 'failed')) AS not_sent
+    SELECT sequence_key, sum(n) FILTER (WHERE outcome IN ('sent', 'sent_assumed'))::bigint AS sent,
+        sum(n) FILTER (WHERE outcome = 'failed')::bigint AS failed,
+        sum(n) FILTER (WHERE outcome NOT IN ('sent', 'sent_assumed', 'failed'))::bigint AS not_sent
     FROM counter GROUP BY 1) c ON c.sequence_key = q.key
 ORDER BY q.key
 """)

@@ -182,7 +182,11 @@ def tell_rejects(reasons: dict[str, int], first: list[tuple[int, str]], path: Pa
         where = f" (line {', '.join(lines)})" if lines else ""
         say(f"  {number(count)} × {reason}{where}", style="yellow")
     if reasons and path is not None:
-        say(f"refused rows are in {path}; mend them there and import them again", style="yellow")
+        say(
+            f"refused rows are listed in {path}; mend them in your file and import it again:"
+            " what stands already stays as it is",
+            style="yellow",
+        )
 
 
 def _summary(tally: Tally, path: Path | None, dry_run: bool, as_json: bool) -> None:

@@ -25,6 +25,7 @@ from workers.cli.verdict import verdict
 EVERY = 1.0
 STALE = 4.0  # seconds without an answer after which it is said
 BLINK = 0.1  # how soon a new size of the terminal is seen
+GLANCE = 0.1  # how soon Ctrl-C is seen
 
 View = dict[str, Any]
 
@@ -110,30 +111,40 @@ def watch(look: Callable[[], View]) -> None:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Callable[[float], bool]]:
-    """Keys as they are pressed; gives a function that waits so long for one that leaves."""
+    """Keys as they are pressed; gives a function that waits so long for one that leaves.
+
+    Ctrl-C sets a flag here: as an exception it could be raised where Python swallows it, inside a
+    finalizer say, and the screen would stay.
+    """
+    asked = threading.Event()
     before_term = signal.signal(signal.SIGTERM, _end)
+    before_int = signal.signal(signal.SIGINT, lambda *_: asked.set())
     try:
         if not sys.stdin.isatty():
-            never = threading.Event()
-            yield never.wait
+            yield asked.wait
             return
         fd = sys.stdin.fileno()
         before = termios.tcgetattr(fd)
 
         def left(seconds: float) -> bool:
-            ready, _, _ = select.select([fd], [], [], seconds)
-            if not ready:
-                return False
-            pressed = os.read(fd, 64)
-            return not pressed or b"q" in pressed.lower()
+            until = time.monotonic() + seconds
+            while not asked.is_set():
+                wait = min(until - time.monotonic(), GLANCE)
+                if wait <= 0:
+                    return False
+                ready, _, _ = select.select([fd], [], [], wait)
+                if ready:
+                    pressed = os.read(fd, 64)
+                    return not pressed or b"q" in pressed.lower()
+            return True
 
         try:
-            # Signals stay: Ctrl-C leaves as it always does.
             tty.setcbreak(fd)
             yield left
         finally:
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
     finally:
+        signal.signal(signal.SIGINT, before_int)
         signal.signal(signal.SIGTERM, before_term)
 
 
