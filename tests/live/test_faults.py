@@ -1,4 +1,4 @@
-"""Faults that a reviewer found before a customer did; each stands here before its mend was made."""
+"""Faults that must not come back: each test is named for what it forbids."""
 
 from __future__ import annotations
 
