@@ -104,13 +104,12 @@ class FleetTask(Task):  # type: ignore[type-arg]
             return result
 
 
-def ring(name: str, payload: Mapping[str, Any] | names.Payload, *, expires: float) -> bool:
+def ring(name: str, payload: Mapping[str, Any] | names.Payload) -> bool:
     """Ring a doorbell: start the task `name` in its pool. Call it after the commit, not inside.
 
     Args:
         name: a name of `tasks.names`.
         payload: as `tasks.names` shapes it; it routes a canary.
-        expires: seconds after which an unanswered doorbell is void.
 
     Returns:
         Whether the broker took it. A lost doorbell is a log line and no more: its rows stay due,
@@ -120,7 +119,7 @@ def ring(name: str, payload: Mapping[str, Any] | names.Payload, *, expires: floa
         current_app.send_task(
             name,
             kwargs=cast(dict[str, Any], dict(payload)),
-            expires=expires,
+            expires=names.LIFE,
             headers=trace.spans.rung(name),
             retry=True,
             retry_policy=PUBLISH_RETRY,

@@ -22,6 +22,11 @@ CANARY: Final = "fleet.canary"
 
 VERSION: Final = 1
 
+# Celery compares `expires` with the worker's own clock: one that is an hour fast would eat every
+# doorbell with a shorter life. They are bounded by the depth of their queue, ticks by this.
+LIFE: Final = 4000.0
+"""Seconds after which an unanswered doorbell or tick is void."""
+
 # The canary is not here: it goes to the pool that its payload names.
 POOL_OF: Final[dict[str, PoolName]] = {
     SCAN: "sequence",

@@ -15,7 +15,7 @@ from workers.settings import FleetSettings
 
 
 def ticks(settings: FleetSettings) -> dict[str, dict[str, Any]]:
-    """The schedule; a tick expires before the next one comes, so that none ever pile up."""
+    """The schedule; what piled up while a pool was away is answered in seconds, and changes nothing."""
     periods = {
         names.SCAN: settings.scan_every,
         names.DISPATCH: settings.dispatch_every,
@@ -27,7 +27,7 @@ def ticks(settings: FleetSettings) -> dict[str, dict[str, Any]]:
             "task": name,
             "schedule": period,
             "kwargs": names.tick(),
-            "options": {"expires": period * 0.9},
+            "options": {"expires": names.LIFE},
         }
         for name, period in periods.items()
     }

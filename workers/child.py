@@ -14,8 +14,8 @@ from pathlib import Path
 
 from workers.parent import PARENT_FD
 
-BACKOFF = (0.5, 30.0)  # seconds before the first restart, and at most
-LONG_LIFE = 60.0  # seconds after which a death is taken for the first one again
+PROGRAM = ("-m", "workers")
+FIRST_PAUSE = 0.5  # seconds before the first restart; doubles, up to `longest_pause`
 LOG_KEPT = 20_000_000  # octets; a longer log is put aside when its process starts
 TOLD = ("warning", "error", "critical")
 
@@ -25,10 +25,13 @@ class Child:
 
     Args:
         name: what it is called, and its log.
-        arguments: of `python -m workers`; never a secret.
+        arguments: of the program; never a secret.
         environment: asked at each start, since a server that came back may answer elsewhere.
         log_file: its stderr and stdout, appended to.
         say: told of deaths and restarts, and what the child itself warns of.
+        program: what the interpreter is told to run, before the arguments.
+        longest_pause: seconds between a death and the next start; after a life of twice as long a
+            death is taken for the first one again.
     """
 
     def __init__(
@@ -39,17 +42,21 @@ class Child:
         environment: Callable[[], Mapping[str, str]],
         log_file: Path,
         say: Callable[[str], None],
+        program: Sequence[str] = PROGRAM,
+        longest_pause: float = 30.0,
     ) -> None:
         self.name = name
         self._arguments = list(arguments)
         self._environment = environment
         self._log_file = log_file
         self._say = say
+        self._program = tuple(program)
+        self._longest_pause = longest_pause
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe = -1
         self._started = 0.0
         self._restart_at: float | None = None
-        self._pause = BACKOFF[0]
+        self._pause = FIRST_PAUSE
         self._asked = False
         self._read_to = 0
         self._rest = b""
@@ -76,7 +83,7 @@ class Child:
                 self._rest = b""
                 self._process = subprocess.Popen(
                     # -P: what lies in the working directory is not imported.
-                    [sys.executable, "-P", "-m", "workers", *self._arguments],
+                    [sys.executable, "-P", *self._program, *self._arguments],
                     env={**self._environment(), PARENT_FD: str(theirs)},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -96,13 +103,13 @@ class Child:
         if self._process is not None and self._dead():
             code = self._bury()
             self._listen()
-            if time.monotonic() - self._started >= LONG_LIFE:
-                self._pause = BACKOFF[0]
+            if time.monotonic() - self._started >= 2 * self._longest_pause:
+                self._pause = FIRST_PAUSE
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             why = f" ({self._last_line})" if self._last_line and code > 0 else ""
             self._say(f"{self.name} ended with {how}{why}; starting it again in {self._pause:g} s")
             self._restart_at = time.monotonic() + self._pause
-            self._pause = min(self._pause * 2, BACKOFF[1])
+            self._pause = min(self._pause * 2, self._longest_pause)
         if self._restart_at is not None and time.monotonic() >= self._restart_at:
             self.start()
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-CANARY_EXPIRES = 30.0
-
 
 def node_name(pool: str) -> str:
     """A worker's name among all: its pool and its host, without the domain."""
@@ -169,7 +167,7 @@ def _connect_signals(
 
     def answer_once(**_: Any) -> None:
         # Through the queue and back: a row of it says that this worker really takes work.
-        ring(names.CANARY, names.canary(pool.name), expires=CANARY_EXPIRES)
+        ring(names.CANARY, names.canary(pool.name))
 
     signals.worker_ready.connect(answer_once, weak=False)
     if pool.kind == "prefork":

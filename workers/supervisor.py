@@ -22,7 +22,7 @@ from models.session import Database
 from tasks import names
 from tasks.canary import store as canaries
 from tasks.errors import Transient
-from workers.child import Child
+from workers.child import PROGRAM, Child
 from workers.embedded.stack import Stack
 from workers.settings import FleetSettings, panel
 
@@ -40,6 +40,7 @@ class Fleet:
         pools: which workers.
         beat, flower: whether these run too.
         say: told what the operator should know: deaths, restarts, warnings of children.
+        program: what the interpreter is told to run, before a process's own arguments.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Fleet:
         beat: bool = True,
         flower: bool = True,
         say: Callable[[str], None] = lambda text: None,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.stack = stack
+        self._program = tuple(program)
         self.pools = tuple(pools)
         self.stopping = threading.Event()
         self._hurried = threading.Event()
@@ -183,6 +186,8 @@ class Fleet:
             environment=self.stack.environment,
             log_file=self.stack.home.logs / f"{name}.log",
             say=self._say,
+            program=self._program,
+            longest_pause=self._settings.restart_max,
         )
 
     def _stop_group(self, group: Collection[str], patience: float) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import pq
 
+from tasks.crashpoint import reached
+
 TEXT_OID = 25
 BYTEA_OID = 17
 
@@ -125,6 +127,7 @@ class Pipeline:
                 )
             pg.pipeline_sync()
             await self._flush()
+            reached("cycle.written")
             return await self._results()
         except psycopg.OperationalError as error:
             raise ConnectionLost(str(error).strip()) from error

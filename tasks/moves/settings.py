@@ -25,6 +25,7 @@ class DeliverySettings(BaseSettings):
     dot_within: float = Field(0.5, gt=0, description="from the permission to the dot")
     lock_wait: float = Field(10, gt=0, description="a row waits before its dot for its subscriber")
     refused_retry: float = Field(30, gt=0, description="until a row comes back that ARM put off")
+    domain_rest: float = Field(60, gt=0, description="of a domain whose relay said 421")
     backoff_first: float = Field(900, gt=0, description="after the first 4yz; doubles")
     backoff_max: float = Field(14400, gt=0, description="and never more than this")
     message_lifetime: float = Field(259200, gt=0, description="from hand-off to `expired`")

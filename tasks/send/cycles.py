@@ -15,6 +15,7 @@ import structlog
 
 from models.session import Database
 from tasks import metrics, trace
+from tasks.crashpoint import reached
 from tasks.moves.cycle import STATEMENTS, Answered, Cycled, cycle
 from tasks.moves.pipeline import ConnectionLost, Pipeline, StatementFailed
 from tasks.moves.settings import DeliverySettings
@@ -92,6 +93,7 @@ class Cycles:
 
     def answered(self, mail: Mail, reply: Reply) -> None:
         """Record this reply with the next cycle."""
+        reached("reply.heard")
         self._answers.append((mail, reply))
         self._wake.set()
 
@@ -108,6 +110,7 @@ class Cycles:
     async def _cycle(self, answers: list[tuple[Mail, Reply]], ready: list[Mail]) -> None:
         if answers:
             self.note(answers)
+            reached("reply.noted")
         try:
             await self._run(answers, ready)
         except StatementFailed as error:
@@ -127,6 +130,8 @@ class Cycles:
         )
         metrics.meter.cycle(boottime() - began, len(answers), len(ready))
         trace.spans.recorded(answers, drawn)
+        if answers:
+            reached("record.committed")
         for mail, reply in answers:
             self._holder.settled(mail, _OUTCOMES[type(reply)])
         if ready:
@@ -137,6 +142,7 @@ class Cycles:
             log.warning("journal_not_compacted", error=str(error))
 
     def _permit(self, ready: Sequence[Mail], done: Cycled, began: float) -> None:
+        reached("arm.committed")
         armed = [mail for mail in ready if mail.id in done.armed]
         for mail in armed:
             mail.armed_at = done.armed_at
@@ -148,6 +154,7 @@ class Cycles:
             for mail in armed:
                 self._forbid(mail, GiveBack("journal_full", self._settings.refused_retry, "arm"))
             armed = []
+        reached("dots.noted")
         # From here the dot must leave at once; and however long the answer to COMMIT took (this
         # process may have been stopped), well before the reaper could take the row for lost.
         not_after = min(

@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from tasks import metrics, trace
+from tasks.crashpoint import reached
 from tasks.send.mail import Mail
 from tasks.send.outcome import Accepted, Deferred, InDoubt, Kind, NotSent, Refused, Stage
 from tasks.send.relay import Relay
@@ -22,7 +23,6 @@ from tasks.send.transport import Connection, boottime
 
 log = structlog.get_logger()
 
-SLOW_DOWN = 60.0  # seconds that a domain rests after its relay said 421
 RETRIES_HERE = 2  # a connection that the relay let go of is no fault of the mail on it
 
 
@@ -75,6 +75,7 @@ class Lane:
         helo_name: how we introduce ourselves.
         reply_wait: seconds to wait after a dot.
         away: seconds that a mail stays away when the relay cannot be reached.
+        domain_rest: seconds that a domain rests after its relay said 421.
         cycles: the loop.
     """
 
@@ -86,6 +87,7 @@ class Lane:
         helo_name: str,
         reply_wait: float,
         away: float,
+        domain_rest: float,
         cycles: Cycles,
     ) -> None:
         self.relay = relay
@@ -93,6 +95,7 @@ class Lane:
         self._helo_name = helo_name
         self._reply_wait = reply_wait
         self._away = away
+        self._domain_rest = domain_rest
         self._cycles = cycles
         self._queue: deque[Mail] = deque()
         self._arrived = asyncio.Condition()
@@ -182,6 +185,7 @@ class Lane:
             metrics.meter.reply(offered.stage.value, offered.code)
             await self._not_sent(mail, offered)
             return
+        reached("body.written")
         began = trace.spans.now()
         not_after = await self._cycles.permit(mail)
         trace.spans.step("arm", mail, began, "refused" if not_after is None else "armed")
@@ -229,7 +233,7 @@ class Lane:
     def _rest(self, domain: str) -> None:
         now = boottime()
         self._slow = {name: until for name, until in self._slow.items() if until > now}
-        self._slow[domain] = now + SLOW_DOWN
+        self._slow[domain] = now + self._domain_rest
 
     def _unreachable(self, mail: Mail, outcome: NotSent) -> None:
         back = GiveBack("relay_unreachable", self._away, outcome.stage, outcome.code)

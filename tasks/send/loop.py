@@ -267,6 +267,7 @@ class DeliveryLoop:
                 helo_name=self._settings.helo_name,
                 reply_wait=self._delivery.reply_wait,
                 away=self._delivery.refused_retry,
+                domain_rest=self._delivery.domain_rest,
                 cycles=self,
             )
         self._spawn(lane.put(mails))

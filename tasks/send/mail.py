@@ -12,10 +12,17 @@ from tasks.send.envelope import Envelope, WireBody
 
 
 class Ticket:
-    """What became of the messages that one doorbell claimed; filled in by the delivery loop."""
+    """What became of the messages that one claim brought; filled in by the delivery loop.
 
-    def __init__(self, claimed: int) -> None:
+    Args:
+        claimed: how many.
+        suspect: whether one of them was claimed alone of its kind, so that the next of its kind can
+            be claimed only when this one is through.
+    """
+
+    def __init__(self, claimed: int, *, suspect: bool = False) -> None:
         self.claimed = claimed
+        self.suspect = suspect
         self.outcomes: Counter[str] = Counter()
         self._settled = threading.Event()
         self._lock = threading.Lock()

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import text
 
 from models.session import Database
+from tasks.crashpoint import reached
 from tasks.moves import doubt, reap, release
 from tasks.moves.cycle import STATEMENTS, Answered, cycle
 from tasks.moves.pipeline import Pipeline
@@ -44,6 +45,7 @@ def replay_all(database: Database, folder: Path, settings: DeliverySettings) -> 
         except Exception:  # one file must not keep every send worker of this machine down
             log.exception("journal_not_replayed", owner=owner, path=journal.path.name)
             continue
+        reached("replay.written")
         journal.discard()
         log.info("journal_replayed", owner=owner, **told)
         count += 1
@@ -64,6 +66,7 @@ def replay(
     # First what was being worked on: the row locks settle a last statement still in flight.
     with database.transaction() as connection:
         released = reap.release_owner(connection, owner, settings)
+    reached("replay.released")
     with database.transaction() as connection:
         held = reap.held_by(connection, owner)
     answered: list[Answered] = []

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.session import Database
+from tasks.crashpoint import reached
 from tasks.moves import doubt as doubts
 from tasks.moves import pause, release
 from tasks.moves.settings import DeliverySettings
@@ -150,6 +151,7 @@ class Settler:
 
     def _write(self, batch: list[tuple[Mail, Settlement]]) -> list[str]:
         """Write a batch, a transaction a kind: locks are taken in one order within each."""
+        reached("settle.begun")
         outcomes = {mail.id: "dropped" for mail, _ in batch}
         back = [
             release.Returned(mail.id, mail.epoch, s.reason, s.delay, s.stage, s.code)
@@ -192,6 +194,7 @@ class Settler:
             with self._transaction() as connection:
                 release.fail(connection, failed)
             outcomes |= {row.id: "failed" for row in failed}
+        reached("settle.committed")
         return [outcomes[mail.id] for mail, _ in batch]
 
 

@@ -12,6 +12,7 @@ import structlog
 
 from models.session import Database
 from tasks import metrics, trace
+from tasks.crashpoint import reached
 from tasks.moves import doubt, release
 from tasks.moves.claim import Claimed, claim, keep_content, renew
 from tasks.moves.settings import DeliverySettings
@@ -104,6 +105,8 @@ class Store:
                 lease=self._delivery.working_lease,
                 cursor=cursor,
             )
+            reached("claim.moved")
+        reached("claim.committed")
         if claimed.cursor is not None:
             with self._lock:
                 self._cursors[stream] = claimed.cursor
@@ -114,7 +117,7 @@ class _Batch:
     """The rows of one claim, on their way to the loop or to whatever else they come to."""
 
     def __init__(self, store: Store, stream: Stream, rows: list[Claimed], leased_at: float) -> None:
-        self.ticket = Ticket(len(rows))
+        self.ticket = Ticket(len(rows), suspect=any(row.crashes > 2 for row in rows))
         self._leased_at = leased_at
         self._database = store._database
         self._loop = store._loop
@@ -225,6 +228,7 @@ class _Batch:
         for mail in mails:
             mail.leased_at = self._leased_at
             del self._left[mail.id]
+        reached("mails.prepared")
         self._loop.submit(self._stream.relay, mails)
 
     def _end(self, row: Claimed, outcome: str, reason: str) -> None:

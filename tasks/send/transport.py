@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from tasks.crashpoint import reached
 from tasks.errors import Misconfigured
 from tasks.send.channel import Channel
 from tasks.send.envelope import Envelope, WireBody, wire_body
@@ -210,6 +211,7 @@ class Connection:
             return channel.unanswered(Stage.BODY)
         channel.stage = Stage.DOT
         channel.say(b".\r\n", 1)
+        reached("dot.written")
         replies = await channel.heard(timeout)
         self._standing = _Standing.IDLE
         if not replies:

@@ -13,6 +13,7 @@ from kombu.exceptions import ChannelError
 
 from tasks import names
 from tasks.base import FleetTask, database, ring
+from tasks.crashpoint import reached
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.moves.tick import ticked
 from tasks.sequence import cron, fire, store
@@ -21,10 +22,8 @@ log = structlog.get_logger()
 
 SCAN_BUDGET = 10.0  # seconds; the next tick goes on
 FIRE_BUDGET = 10.0
-TASK_LIFE = 3600.0  # a task that a cron line started waits for its pool at most this long
 DOORBELL = 500  # messages a doorbell
 DOORBELLS = 16  # doorbells that wait in a queue at most
-DOORBELL_LIFE = 10.0  # seconds; what is due then still is rung again
 CANARY_EVERY = 30.0
 
 
@@ -49,7 +48,7 @@ def scan() -> dict[str, int]:
         if done.enrollments < store.BATCH:
             break
     if cron.look(database()).waiting:
-        ring(names.FIRE, names.tick(), expires=FIRE_BUDGET)
+        ring(names.FIRE, names.tick())
     with database().transaction() as connection:
         ticked(connection, names.SCAN, enrollments=enrollments)
     return {"enrollments": enrollments, "messages": messages}
@@ -60,7 +59,7 @@ def fire_schedules() -> dict[str, int]:
     """Do what cron lines that fired ask for, for as long as a doorbell may take."""
 
     def start(name: str) -> bool:
-        return ring(name, names.tick(), expires=TASK_LIFE)
+        return ring(name, names.tick())
 
     return fire.work(database(), budget=FIRE_BUDGET, ring=start)
 
@@ -74,7 +73,7 @@ def dispatch() -> dict[str, Any]:
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))
     for pool in silent:
         if not _depth(pool):
-            ring(names.CANARY, names.canary(pool), expires=CANARY_EVERY)
+            ring(names.CANARY, names.canary(pool))
     return {"rung": rung, "canaries": len(silent)}
 
 
@@ -86,12 +85,14 @@ def _ring() -> dict[str, int]:
     rung: dict[str, int] = {}
     if not any(due.values()):
         return rung
+    reached("dispatch.counted")
     room = DOORBELLS - _depth(names.POOL_OF[names.DELIVER])
     for stream, count in due.items():
         wanted = min(-(-count // DOORBELL), room)
         for _ in range(max(wanted, 0)):
-            if not ring(names.DELIVER, names.deliver(stream, DOORBELL), expires=DOORBELL_LIFE):
+            if not ring(names.DELIVER, names.deliver(stream, DOORBELL)):
                 return rung
+            reached("dispatch.rung")
             rung[stream] = rung.get(stream, 0) + 1
             room -= 1
     return rung

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from models.session import Database
 from schedules.definition import Sequence
 from tasks import trace
+from tasks.crashpoint import reached
 from tasks.moves import plan as moves
 from tasks.moves import update
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
@@ -118,6 +119,8 @@ class Planner:
                     batch.updates.append(_update(row, planned.update))
             update.write_updates(connection, batch.updates)
             done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
+            reached("plan.written")
+        reached("plan.committed")
         trace.spans.handed_off(batch.messages, drawn)
         return done
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from tasks import names
 from tasks.base import FleetTask, database
+from tasks.crashpoint import reached
 from tasks.moves import doubt
 from tasks.moves.settings import DeliverySettings
 from tasks.moves.tick import ticked
@@ -44,6 +45,10 @@ def resolve() -> dict[str, int]:
     while True:
         with database().transaction() as connection:
             settled = doubt.resolve(connection, work.BATCH)
+            if settled:
+                reached("resolve.moved")
+        if settled:
+            reached("resolve.committed")
         for state, n in settled.items():
             counts[state] = counts.get(state, 0) + n
         if sum(settled.values()) < work.BATCH:

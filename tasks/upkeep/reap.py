@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import Connection, text
 
 from models.session import Database
+from tasks.crashpoint import reached
 from tasks.moves import doubt, pause
 from tasks.moves import reap as moves
 from tasks.moves.settings import DeliverySettings
@@ -101,6 +102,10 @@ def _drained(database: Database, step: Callable[[Connection], int]) -> int:
     while True:
         with database.transaction() as connection:
             count = step(connection)
+            if count:
+                reached("reap.moved")
+        if count:
+            reached("reap.committed")
         total += count
         if count < BATCH:
             return total

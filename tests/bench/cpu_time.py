@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from tasks.errors import Transient
 

@@ -72,7 +72,7 @@ def answers(database: Database, redis_url: str, master: str | None = None) -> Ca
         rung_at = canaries.now(connection)
     settings = RedisSettings(redis_url=SecretStr(redis_url), redis_sentinel_master=master)
     app = build(None, settings)
-    assert ring(names.CANARY, names.canary(POOL), expires=30)
+    assert ring(names.CANARY, names.canary(POOL))
     app.close()
 
     def met() -> bool:
@@ -183,7 +183,7 @@ def test_a_broker_whose_certificate_is_not_trusted_gets_no_doorbell(
         name = bare.replace("127.0.0.1", "localhost") + f"?ssl_ca_certs={certificate}"
         for url in (bare, name):
             app = build(None, RedisSettings(redis_url=SecretStr(url)))
-            assert not ring(names.CANARY, names.canary(POOL), expires=30)
+            assert not ring(names.CANARY, names.canary(POOL))
             app.close()
             with client(url) as plain, pytest.raises(redis.ConnectionError, match="certificate"):
                 plain.ping()
@@ -253,5 +253,5 @@ def test_one_sentinel_that_is_gone_is_not_missed(sentinel: str) -> None:
         assert plain.ping()
     settings = RedisSettings(redis_url=SecretStr(url), redis_sentinel_master="queues")
     app = build(None, settings)
-    assert ring(names.CANARY, names.canary(POOL), expires=30)
+    assert ring(names.CANARY, names.canary(POOL))
     app.close()

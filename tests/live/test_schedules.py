@@ -389,7 +389,7 @@ def test_a_scan_rings_for_what_was_claimed(
     rung: list[str] = []
     monkeypatch.setattr(entry, "database", lambda: database)
     monkeypatch.setattr(entry, "planner", Idle)
-    monkeypatch.setattr(entry, "ring", lambda name, payload, expires: not rung.append(name))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(entry, "ring", lambda name, payload: not rung.append(name))  # type: ignore[func-returns-value]
     apply(database, LINE)
     entry.scan.run()
     assert rung == []

@@ -10,9 +10,9 @@ A rule is written ``stage:action[,key=value…]``::
 
 Stages: connect, ehlo, mail, rcpt, data, body, dot. Actions: a code from 400 to 599 (421 closes too),
 ``close``, ``stall`` (wait, then go on), ``garbage`` (an answer that is none), ``drip`` (the answer byte
-by byte; in the body: reading slowly), and at the dot ``accept_then_drop`` (in the ledger, no reply)
-and ``drop`` (no ledger line, no reply). ``stall``, ``garbage`` and ``drip`` disturb only the answer:
-at the dot the mail is in the ledger.
+by byte; in the body: reading slowly), ``reset`` (the answer, and a TCP reset right behind it), and at the
+dot ``accept_then_drop`` (in the ledger, no reply) and ``drop`` (no ledger line, no reply). ``stall``,
+``garbage``, ``drip`` and ``reset`` disturb only the answer: at the dot the mail is in the ledger.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 STAGES = ("connect", "ehlo", "mail", "rcpt", "data", "body", "dot")
-ACTIONS = ("close", "stall", "garbage", "drip", "accept_then_drop", "drop")
+ACTIONS = ("close", "stall", "garbage", "drip", "reset", "accept_then_drop", "drop")
 _BOUNCE = re.compile(r"bounce\+([45]\d\d)")
 
 
@@ -65,6 +65,8 @@ class Fault:
             raise ValueError(
                 f"Fault {self.action} is for the dot, not for {self.stage}; use close."
             )
+        if self.action == "reset" and self.stage == "body":
+            raise ValueError("Fault reset is for an answer, and the body has none; use close.")
         if self.rcpt != "*" and STAGES.index(self.stage) < STAGES.index("rcpt"):
             raise ValueError(f"Fault at {self.stage}: no recipient is known yet; leave rcpt= out.")
         if not 0.0 <= self.probability <= 1.0 or self.seconds < 0:
@@ -130,6 +132,10 @@ class Faults:
     ) -> Faults:
         """A plan from rules in their written form."""
         return cls([Fault.parse(t) for t in texts], seed, bounce_addresses)
+
+    def stop(self) -> None:
+        """Let no rule fire from now on; what has fired stays counted."""
+        self._stages = {stage: [] for stage in STAGES}
 
     def pick(self, stage: str, rcpts: Sequence[str] = ()) -> Fault | None:
         """The fault that fires now, counted, or None."""

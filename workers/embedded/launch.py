@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from tasks.errors import Misconfigured
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -123,6 +125,14 @@ class Wire(asyncio.Protocol):
             self._flush()
             self.transport.close()
 
+    def _reset(self) -> None:
+        """Say what is to be said, and send RST behind it: the other end may never read it."""
+        self._flush()
+        self.closing = True
+        wire = self.transport.get_extra_info("socket")
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
     def _line(self) -> bool:
         """Do the next command; whether there was a whole one."""
         raise NotImplementedError
@@ -149,13 +159,16 @@ class Wire(asyncio.Protocol):
         return True
 
     def _say(self, reply: bytes, fault: Fault | None = None) -> None:
-        """Answer, disturbed by a stall, a drip or garbage where a fault says so."""
+        """Answer, disturbed by a stall, a drip, a reset or garbage where a fault says so."""
         if fault is None:
             self.out.append(reply)
         elif fault.action == "garbage":
             self.out.append(GARBAGE)
         elif fault.action == "stall":
             self._wait(fault.seconds, lambda: self.out.append(reply))
+        elif fault.action == "reset":
+            self.out.append(reply)
+            self._reset()
         else:
             self._drip(reply, fault.seconds)
 

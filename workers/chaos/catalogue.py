@@ -1,0 +1,8 @@
+"""All faults, gathered: importing this module fills `fault.CATALOGUE`."""
+
+from __future__ import annotations
+
+from workers.chaos import of_postgres, of_processes, of_queues
+from workers.chaos.fault import CATALOGUE, Fault
+
+__all__ = ["CATALOGUE", "Fault", "of_postgres", "of_processes", "of_queues"]

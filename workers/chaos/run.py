@@ -1,0 +1,311 @@
+"""One run: mail comes in, faults are played, everything settles, and an outside ledger judges."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from tasks.errors import DripfleetError, Permanent
+from tasks.moves.settings import DeliverySettings
+from tasks.upkeep import verify as audit
+from workers.chaos import raised
+from workers.chaos.catalogue import CATALOGUE, Fault
+from workers.chaos.load import BATCH, EVERY, Load
+from workers.chaos.of_smtp import rules
+from workers.chaos.world import World, await_value
+from workers.cli.audit import SinkLedger
+from workers.embedded.ledger import read_ledger
+
+PLAYERS: Final = 2  # faults at a time
+TRIES: Final = 3  # a fault may find nothing to disturb because of another one
+PAUSE: Final = (0.2, 2.0)  # seconds between two faults of a player
+FLOWING: Final = 60.0  # seconds within which the first mails must have gone
+SETTLING: Final = 240.0
+
+FATES = text("""
+SELECT m.state::text AS state, coalesce(m.reason, '') AS reason, count(*) AS n
+FROM message m WHERE m.maybe_delivered GROUP BY 1, 2 ORDER BY 3 DESC
+""")
+DOUBTED = text("SELECT count(*) FROM attempt WHERE outcome = 'in_doubt'")
+STILL_LIVE = text("""
+SELECT m.id, m.state::text AS state, m.run_at, m.watch_at, m.reason FROM message m
+WHERE m.run_at IS NOT NULL OR m.watch_at IS NOT NULL ORDER BY m.id LIMIT 20
+""")
+STILL_ACTIVE = text("""
+SELECT e.id, e.sequence_key, e.step_id, e.due_at FROM enrollment e
+WHERE e.active ORDER BY e.id LIMIT 20
+""")
+
+
+@dataclass(slots=True)
+class Played:
+    """A fault of the plan: how often it was begun, and how often it took effect."""
+
+    name: str
+    sentence: str
+    planned: int = 0
+    fired: int = 0
+    lacks: str | None = None
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        seed: of the plan, the load and the sink's draws.
+        played: each fault, those of the sink and the raised errors among them.
+        mails: lines of the ledger.
+        enrolled: people × sequences.
+        states: messages by state.
+        doubts: attempts that were in doubt.
+        fates: what became of messages that may have been delivered, `state (reason)` → count.
+        copies: mails at the sink beyond the first of their message; `explained` of these belong to a
+            doubt that the policy sent again.
+        lost: messages that are sent here and not there, or ended nowhere.
+        settled_in: seconds; None: it did not, and `unsettled` names the rows.
+        report: the audit's.
+        faults: why the run has failed; empty: it passed.
+    """
+
+    seed: int
+    played: list[Played] = field(default_factory=list)
+    mails: int = 0
+    enrolled: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    doubts: int = 0
+    fates: dict[str, int] = field(default_factory=dict)
+    copies: int = 0
+    explained: int = 0
+    lost: int = 0
+    settled_in: float | None = None
+    unsettled: list[dict[str, object]] = field(default_factory=list)
+    report: audit.Report | None = None
+    faults: list[str] = field(default_factory=list)
+
+
+def plan(seed: int, only: Sequence[str]) -> list[Fault]:
+    """The faults of a run in the order of their turn.
+
+    Raises:
+        Permanent: a name in `only` that is none of the catalogue.
+    """
+    if unknown := [name for name in only if name not in CATALOGUE]:
+        raise Permanent(
+            f"there is no fault {unknown[0]!r}; `dripfleet chaos --list` names those there are"
+        )
+    chosen = [CATALOGUE[name] for name in only] or list(CATALOGUE.values())
+    random.Random(seed).shuffle(chosen)
+    return chosen
+
+
+def run(
+    root: Path,
+    *,
+    seconds: float,
+    seed: int,
+    only: Sequence[str] = (),
+    shorter: float = 60.0,
+    guard_off: str | None = None,
+    latency: float = 0.005,
+    smtp: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """Play one run in the folder `root`, made anew; the fleet is stopped when it returns.
+
+    Args:
+        root: its servers, logs and ledger stay there.
+        seconds: how long faults are begun; those begun are brought to their end.
+        seed: the same gives the same plan and the same people; threads still race.
+        only: names of faults, instead of all of the catalogue.
+        shorter: by how much all durations of delivery are divided.
+        guard_off: for the negative control.
+        latency: seconds from dot to reply.
+        smtp: whether the sink does wrong too.
+        say: told what happens.
+
+    Raises:
+        DripfleetError: the run could not be made: no servers, a fleet that does not start.
+    """
+    faults = plan(seed, only)
+    result = Result(seed)
+    delivery = DeliverySettings().shortened(shorter)
+    world = World(
+        root,
+        shorter=shorter,
+        smtp=rules(delivery) if smtp else (),
+        seed=seed,
+        latency=latency,
+        guard_off=guard_off,
+        say=say,
+    )
+    with world:
+        people = int((seconds + FLOWING + 60) / EVERY) * BATCH
+        load = Load(
+            world.database,
+            world.home.secret("address").encode(),
+            people,
+            random.Random(seed),
+        )
+        load.prepare()
+        with world.database.transaction() as connection:
+            raised.install(connection)
+        world.start()
+        _flow(world, load)
+        say("mail flows; faults begin")
+        players = _Players(world, faults, seconds, seed, say)
+        players.start()
+        while players.playing():
+            _turn(world, load)
+        result.played = players.played
+        world.faults.stop()
+        say("no more faults; settling")
+        _settle(world, result)
+        world.stop()
+        _judge(world, load, result, smtp=smtp)
+    return result
+
+
+class _Players:
+    """Threads that play faults side by side, each the next one of the plan, until time is up."""
+
+    def __init__(
+        self,
+        world: World,
+        faults: list[Fault],
+        seconds: float,
+        seed: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.played = [Played(f.name, f.sentence, lacks=f.lacks(world)) for f in faults]
+        self._world = world
+        self._say = say
+        self._until = time.monotonic() + seconds
+        self._lock = threading.Lock()
+        playable = [n for n, each in enumerate(self.played) if each.lacks is None]
+        self._faults = faults
+        self._turns = playable
+        self._turn = 0
+        self._threads = [
+            threading.Thread(target=self._play, args=(random.Random(seed + n),), daemon=True)
+            for n in range(PLAYERS)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def playing(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _next(self) -> int | None:
+        with self._lock:
+            if time.monotonic() >= self._until or not self._turns:
+                return None
+            index = self._turns[self._turn % len(self._turns)]
+            self._turn += 1
+            self.played[index].planned += 1
+            return index
+
+    def _play(self, rng: random.Random) -> None:
+        while (index := self._next()) is not None:
+            each = self._faults[index]
+            began = time.monotonic()
+            fired = 0
+            for _ in range(TRIES):
+                try:
+                    fired = each.play(self._world, rng)
+                except (DBAPIError, DripfleetError, OSError) as error:
+                    # Another fault took away what this one needed.
+                    self._say(f"  {each.name}: {type(error).__name__}; once more")
+                if fired:
+                    break
+                time.sleep(1.0)
+            self.played[index].fired += fired
+            self._say(f"  {each.name}: {fired} in {time.monotonic() - began:.1f} s")
+            time.sleep(rng.uniform(*PAUSE))
+
+
+def _turn(world: World, load: Load | None) -> None:
+    world.tend()
+    if load is not None:
+        load.tick()
+    time.sleep(0.05)
+
+
+def _flow(world: World, load: Load) -> None:
+    """Wait until the fleet delivers."""
+    deadline = time.monotonic() + FLOWING
+    while len(world.sink.lines()) < BATCH:
+        if time.monotonic() > deadline:
+            raise Permanent(
+                f"the fleet has delivered nothing within {FLOWING:g} s; see {world.home.logs}"
+            )
+        _turn(world, load)
+
+
+def _settle(world: World, result: Result) -> None:
+    began = time.monotonic()
+
+    def settled() -> bool | None:
+        world.tend()
+        try:
+            return True if world.live() == (0, 0) else None
+        except DBAPIError:
+            return None
+
+    if await_value(settled, SETTLING):
+        result.settled_in = time.monotonic() - began
+        return
+    with world.database.transaction() as connection:
+        for query in (STILL_LIVE, STILL_ACTIVE):
+            result.unsettled += [dict(row._mapping) for row in connection.execute(query)]
+    result.faults.append(
+        f"not settled within {SETTLING:g} s: {len(result.unsettled)} rows are named"
+    )
+
+
+def _judge(world: World, load: Load, result: Result, *, smtp: bool) -> None:
+    """Ask the audit and the ledger; what was planned and never fired fails the run too."""
+    report = audit.verify(
+        world.database,
+        world.delivery,
+        audit.VerifySettings(),
+        ledger=SinkLedger(world.sink.ledger),
+    )
+    with world.database.transaction() as connection:
+        result.doubts = connection.execute(DOUBTED).scalar_one()
+        result.fates = {f"{row.state} ({row.reason})": row.n for row in connection.execute(FATES)}
+        errors = raised.raised(connection)
+    arrived = Counter(line.message_id for line in read_ledger(world.sink.ledger))
+    result.report, result.states, result.enrolled = report, report.states, load.enrolled
+    result.mails = sum(arrived.values())
+    result.copies = result.mails - len(arrived)
+    result.explained = report.sink.copies_in_doubt if report.sink else 0
+    found = {finding.name: finding.count for finding in report.findings}
+    result.lost = found["W3"] + len(result.unsettled)
+    result.faults += [
+        f"{name}: {finding.count} found. {finding.sentence}"
+        for finding in report.findings
+        if finding.count and (name := finding.name)
+    ]
+    if smtp:
+        result.played += [
+            Played(f"sink {label.partition(',')[0]}", "the far end", 1, count)
+            for label, count in world.faults.fired.items()
+        ]
+        result.played += [Played(f"raise {name}", "once", 1, n) for name, n in errors.items()]
+    result.faults += [
+        f"{each.name} was planned and never fired"
+        for each in result.played
+        if each.planned and not each.fired
+    ]
