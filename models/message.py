@@ -148,6 +148,7 @@ class Message(Base):
     attempts: Mapped[SmallInt] = mapped_column(server_default="0")
     takes: Mapped[int] = mapped_column(server_default="0")
     crashes: Mapped[SmallInt] = mapped_column(server_default="0")
+    deferrals: Mapped[SmallInt] = mapped_column(server_default="0")
     last_code: Mapped[SmallInt | None]
     last_stage: Mapped[str | None]
     maybe_delivered: Mapped[bool] = mapped_column(server_default=text("false"))

@@ -96,8 +96,9 @@ moved AS (
         terminal_at = CASE WHEN lm.becomes <> 'scheduled' THEN coalesce(m.terminal_at, r.ts) END,
         run_at = CASE WHEN lm.becomes = 'scheduled' THEN least(
             coalesce(next_allowed(m.allowed, r.ts + make_interval(secs =>
-                least($11::float8, $10::float8 * 2 ^ least(m.attempts - 1, 20))
+                least($11::float8, $10::float8 * 2 ^ least(m.deferrals, 20))
                 * (0.8 + 0.4 * random()))), m.expires_at, r.ts), m.expires_at) END,
+        deferrals = m.deferrals + CASE WHEN lm.becomes = 'scheduled' THEN 1 ELSE 0 END,
         last_code = r.code, last_stage = 'dot',
         reason = CASE lm.becomes WHEN 'sent' THEN 'accepted' WHEN 'scheduled' THEN 'deferred'
                                  ELSE 'refused' END

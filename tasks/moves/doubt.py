@@ -74,7 +74,7 @@ REAP_ARMED = text(
     )
 )
 
-# Once, and the same bytes: a second doubt of a resent mail is assumed sent. An accepted attempt
+# Once, and the same bytes (of what was quarantined unarmed there are none to equal): a second doubt of a resent mail is assumed sent. An accepted attempt
 # (evidence that came while a later epoch was armed) wins over the policy.
 RESOLVE = text(
     move(
@@ -86,6 +86,7 @@ RESOLVE = text(
         "m.state = 'in_doubt' AND m.watch_at <= clock_timestamp()",
         """
         state = p.becomes, watch_at = NULL,
+        maybe_delivered = p.becomes <> 'scheduled' OR m.content_sha256 IS NOT NULL,
         terminal_at = CASE WHEN p.becomes <> 'scheduled' THEN clock_timestamp() END,
         run_at = CASE WHEN p.becomes = 'scheduled' THEN least(
             coalesce(next_allowed(m.allowed, clock_timestamp()), m.expires_at, clock_timestamp()),

@@ -49,17 +49,20 @@ class Resting:
     decisions: tuple[tuple[str, str | None, str, Mapping[str, Any]], ...] = field(default=())
 
 
-# An effect key that stands already is an effect that was had: the row is left alone, and the
+# Under a quarantine, what was due before it began may have been sent by the fleet that the restored
+# database does not know; what the far end is known to have was. An effect key that stands already is an effect that was had: the row is left alone, and the
 # enrollment goes on from its outcome.
 INSERT = text(f"""
 WITH new AS (
     INSERT INTO message (effect_key, rfc_message_id, stream, sequence_key, sequence_version,
-        step_id, entry_no, enrollment_id, subscriber_id, template, state, reason, run_at,
-        expires_at, allowed, terminal_at)
+        step_id, entry_no, enrollment_id, subscriber_id, template, state, reason, run_at, watch_at,
+        maybe_delivered, expires_at, allowed, terminal_at)
     SELECT r.effect_key, r.rfc_message_id, q.stream, e.sequence_key, e.sequence_version,
         r.step_id, e.entry_no, e.id, e.subscriber_id, r.template,
-        CAST(r.state AS message_state), r.reason,
-        CASE WHEN r.state = 'scheduled' THEN clock_timestamp() END,
+        CAST(CASE WHEN h.held THEN 'in_doubt' ELSE r.state END AS message_state),
+        CASE WHEN h.held THEN 'quarantine' ELSE r.reason END,
+        CASE WHEN r.state = 'scheduled' AND NOT h.held THEN clock_timestamp() END,
+        CASE WHEN h.held THEN CAST('infinity' AS timestamptz) END, h.held,
         r.expires_at, CAST(r.allowed AS tstzmultirange),
         CASE WHEN r.state <> 'scheduled' THEN clock_timestamp() END
     FROM unnest(CAST(:effect_keys AS bytea[]), CAST(:rfc_message_ids AS text[]),
@@ -69,9 +72,18 @@ WITH new AS (
          AS r (effect_key, rfc_message_id, enrollment_id, step_id, template, state, reason,
                expires_at, allowed)
     JOIN enrollment e ON e.id = r.enrollment_id
-    JOIN sequence q ON q.key = e.sequence_key
+    JOIN sequence q ON q.key = e.sequence_key,
+    LATERAL (SELECT r.state = 'scheduled' AND (
+        EXISTS (SELECT 1 FROM quarantine u WHERE u.lifted_at IS NULL AND e.due_at < u.begun_at)
+        OR EXISTS (SELECT 1 FROM quarantine_evidence v
+                   WHERE v.rfc_message_id = r.rfc_message_id)) AS held) h
     ON CONFLICT (effect_key) DO NOTHING
-    RETURNING id, sequence_key, step_id, enrollment_id, state),
+    RETURNING id, sequence_key, step_id, enrollment_id, subscriber_id, state),
+held AS (
+    INSERT INTO decision (subscriber_id, sequence_key, enrollment_id, step_id, kind, reason, detail)
+    SELECT subscriber_id, sequence_key, enrollment_id, step_id, 'quarantined', 'restored',
+           jsonb_build_object('message', id, 'was', 'due')
+    FROM new WHERE state = 'in_doubt'),
 counted AS (
     INSERT INTO counter AS c (sequence_key, step_id, shard, outcome, n)
     SELECT sequence_key, step_id, pg_backend_pid(), state, count(*) FROM new

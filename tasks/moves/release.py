@@ -15,7 +15,7 @@ from tasks.moves.statement import HELD, SAME, move
 class Returned:
     """A row that goes back to its queue: provably, nothing was delivered at this epoch.
 
-    `delay` in seconds; None: back-off by the number of takes. `crashed`: its render child died.
+    `delay` in seconds; None: back-off by how often the relay has put it off. `crashed`: its render child died.
     """
 
     id: int
@@ -65,10 +65,11 @@ GIVE_BACK = text(
                  THEN least(coalesce(next_allowed(m.allowed, clock_timestamp()
                      + make_interval(secs => coalesce(t.delay,
                          least(CAST(:backoff_max AS float8),
-                               CAST(:backoff_first AS float8) * 2 ^ least(m.takes - 1, 20))
+                               CAST(:backoff_first AS float8) * 2 ^ least(m.deferrals, 20))
                          * (0.8 + 0.4 * random())))), m.expires_at, clock_timestamp()),
                      m.expires_at) END,
         crashes = m.crashes + CAST(t.crashed AS integer),
+        deferrals = m.deferrals + CAST(t.delay IS NULL AS integer),
         reason = t.reason,
         last_stage = coalesce(t.stage, m.last_stage), last_code = coalesce(t.code, m.last_code)""",
         source=SAME,

@@ -22,6 +22,7 @@ from tasks.moves.settings import DeliverySettings
 from tasks.send.journal import Journal, JournalFull
 from tasks.send.mail import Mail
 from tasks.send.outcome import Accepted, Deferred, Refused
+from tasks.send.seen import Seen
 from tasks.send.settler import GiveBack, Refusal, Settlement
 from tasks.send.transport import boottime
 
@@ -57,11 +58,13 @@ class Cycles:
         self,
         database: Database,
         journal: Journal,
+        seen: Seen,
         settings: DeliverySettings,
         holder: Holder,
     ) -> None:
         self._database = database
         self._journal = journal
+        self._seen = seen
         self._owner = str(journal.owner)
         self._settings = settings
         self._holder = holder
@@ -146,6 +149,8 @@ class Cycles:
         armed = [mail for mail in ready if mail.id in done.armed]
         for mail in armed:
             mail.armed_at = done.armed_at
+        if armed:
+            self._seen.note(armed[0].id, armed[0].epoch, done.armed_at)
         try:
             self._journal.append_dots([(mail.id, mail.epoch) for mail in armed])
         except JournalFull as error:

@@ -31,6 +31,7 @@ from tasks.send.lane import Lane
 from tasks.send.mail import Mail
 from tasks.send.outcome import Refused
 from tasks.send.relay import Relay
+from tasks.send.seen import Seen
 from tasks.send.settings import SendSettings
 from tasks.send.settler import Bounced, GiveBack, Settlement, Settler
 from tasks.send.transport import boottime
@@ -62,6 +63,7 @@ class DeliveryLoop:
         settings: connections, window, names.
         delivery: durations.
         journal: this incarnation's, already locked; its owner is in the rows we claim.
+        seen: where the latest permission is kept for a later incarnation.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class DeliveryLoop:
         settings: SendSettings,
         delivery: DeliverySettings,
         journal: Journal,
+        seen: Seen,
     ) -> None:
         self.owner = str(journal.owner)
         self.armed: set[Mail] = set()
@@ -81,6 +84,7 @@ class DeliveryLoop:
         self._settings = settings
         self._delivery = delivery
         self._journal = journal
+        self._seen = seen
         self._lanes: dict[str, Lane] = {}
         self._reserved = 0
         self._lock = threading.Lock()
@@ -229,7 +233,7 @@ class DeliveryLoop:
         self._loop = asyncio.get_running_loop()
         self._done = asyncio.Event()
         self._background: set[asyncio.Future[None]] = set()
-        self._cycles = Cycles(self._database, self._journal, self._delivery, self)
+        self._cycles = Cycles(self._database, self._journal, self._seen, self._delivery, self)
         self._settler = Settler(
             self._database, self.owner, self._delivery, self.settled, self.answered
         )

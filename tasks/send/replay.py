@@ -10,7 +10,6 @@ import asyncio
 from pathlib import Path
 
 import structlog
-from sqlalchemy import text
 
 from models.session import Database
 from tasks.crashpoint import reached
@@ -19,13 +18,9 @@ from tasks.moves.cycle import STATEMENTS, Answered, cycle
 from tasks.moves.pipeline import Pipeline
 from tasks.moves.settings import DeliverySettings
 from tasks.send.journal import AbandonedJournal, abandoned
+from tasks.send.seen import identity
 
 log = structlog.get_logger()
-
-IDENTITY = text("""
-SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || oid
-FROM pg_database WHERE datname = current_database()
-""")
 
 
 def replay_all(database: Database, folder: Path, settings: DeliverySettings) -> int:
@@ -34,7 +29,7 @@ def replay_all(database: Database, folder: Path, settings: DeliverySettings) -> 
     A journal is unlinked only after its last row is written; a replay that dies is begun again.
     """
     count = 0
-    here = database_identity(database)
+    here = identity(database)
     for journal in abandoned(folder):
         owner = str(journal.owner)
         if journal.database not in ("", here):
@@ -50,12 +45,6 @@ def replay_all(database: Database, folder: Path, settings: DeliverySettings) -> 
         log.info("journal_replayed", owner=owner, **told)
         count += 1
     return count
-
-
-def database_identity(database: Database) -> str:
-    """Which database this is, wherever it is reached: a journal speaks of one only."""
-    with database.transaction() as connection:
-        return str(connection.execute(IDENTITY).scalar_one())
 
 
 def replay(

@@ -14,7 +14,8 @@ from tasks.send.journal import Journal, owner
 from tasks.send.loop import DeliveryLoop
 from tasks.send.prepare import Preparer
 from tasks.send.relay import Relay
-from tasks.send.replay import database_identity, replay_all
+from tasks.send.replay import replay_all
+from tasks.send.seen import Seen, identity
 from tasks.send.settings import SendSettings
 from tasks.send.store import Store
 
@@ -34,10 +35,13 @@ class Service:
                 f"mail would leave through {found['default']} as {settings.sender_address}; "
                 "set DRIPFLEET_SENDER_ADDRESS to an address of yours"
             )
+        fleet = identity(database)
+        # Before any journal is replayed: of an older database its silence would prove nothing.
+        seen = Seen.of(settings.journal_dir, fleet)
+        seen.require_known_to(database)
         replayed = replay_all(database, settings.journal_dir, delivery)
-        identity = database_identity(database)
-        journal = Journal.create(settings.journal_dir, owner(), identity)
-        self.loop = DeliveryLoop(database, found, settings, delivery, journal)
+        journal = Journal.create(settings.journal_dir, owner(), fleet)
+        self.loop = DeliveryLoop(database, found, settings, delivery, journal, seen)
         self.store = Store(database, self.loop, Preparer(database, settings), delivery)
         self.drain_wait = settings.drain_wait
         try:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from tasks import names
 from tasks.base import FleetTask, database
 from tasks.crashpoint import reached
-from tasks.moves import doubt
+from tasks.moves import doubt, quarantine
 from tasks.moves.settings import DeliverySettings
 from tasks.moves.tick import ticked
 from tasks.upkeep import reap as work
@@ -54,5 +54,7 @@ def resolve() -> dict[str, int]:
         if sum(settled.values()) < work.BATCH:
             break
     with database().transaction() as connection:
+        if evident := quarantine.settle_evident(connection, DeliverySettings(), work.BATCH):
+            counts["sent"] = counts.get("sent", 0) + evident
         ticked(connection, names.RESOLVE, **counts)
     return counts

@@ -53,12 +53,15 @@ FROM message m WHERE m.rfc_message_id = ANY(CAST(:message_ids AS text[]))
 """)
 
 # How many copies a message's record explains: one, or if it was ever in doubt one a try that was
-# or may have been accepted.
+# or may have been accepted. One more where it was held because a restored database did not know.
 EXPLAINED = text("""
 SELECT m.id, CASE WHEN m.maybe_delivered THEN greatest(1,
         (SELECT count(*) FROM attempt a
          WHERE a.message_id = m.id AND a.outcome IN ('accepted', 'in_doubt'))
-        + CASE WHEN m.state = 'armed' THEN 1 ELSE 0 END) ELSE 1 END AS copies
+        + CASE WHEN m.state = 'armed' THEN 1 ELSE 0 END) ELSE 1 END
+    + (SELECT count(*) FROM decision d
+       WHERE d.subscriber_id = m.subscriber_id AND d.kind = 'quarantined'
+         AND d.detail ->> 'message' = m.id::text) AS copies
 FROM message m WHERE m.id = ANY(CAST(:ids AS bigint[]))
 """)
 

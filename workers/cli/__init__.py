@@ -35,6 +35,7 @@ COMMANDS = (
     "status",
     "message",
     "audit",
+    "quarantine",
     "chaos",
 )
 """Modules of this package whose `register(app)` adds their commands, in the order of `--help`."""

@@ -11,6 +11,8 @@ from workers.cli.doctor import doctor
 from workers.cli.render import say
 
 if TYPE_CHECKING:
+    from models.session import Database
+    from workers.embedded.stack import Stack
     from workers.supervisor import Fleet
 
 
@@ -47,8 +49,9 @@ def up(
     with Stack(say=say) as stack:
         database = Database(stack.database_url, name="dripfleet-migrate", size=1)
         bring_to_head(database)
-        database.close()
         _check(pools, stack.environment())
+        _tell_if_older(database, stack)
+        database.close()
         fleet = Fleet(stack, pools=pools, beat=beat, flower=flower, say=say)
         with fleet.signals():
             try:
@@ -126,6 +129,19 @@ def _check(pools: list[str], environment: dict[str, str]) -> None:
     os.environ.update(environment)
     for pool in pools:
         settings_of(pool_named(pool))
+
+
+def _tell_if_older(database: Database, stack: Stack) -> None:
+    """Say at once what each send worker will refuse to start for."""
+    from pathlib import Path
+
+    from tasks.send.seen import OlderThanSent, Seen, identity
+
+    folder = Path(stack.environment()["DRIPFLEET_JOURNAL_DIR"])
+    try:
+        Seen.of(folder, identity(database)).require_known_to(database)
+    except OlderThanSent as fault:
+        say(str(fault), style="red")
 
 
 def _require(*variables: str) -> None:

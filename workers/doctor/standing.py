@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.session import Database
 from tasks import names
 from tasks.errors import Misconfigured
+from tasks.moves import quarantine
 from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
@@ -36,6 +37,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("due", due),
         ("paused", paused),
         ("doubts", doubts),
+        ("quarantine", quarantined),
         ("transactions", transactions),
         ("templates", templates),
         ("schedules", schedules),
@@ -177,6 +179,18 @@ def doubts(connection: Connection) -> Iterator[Finding]:
         )
     if not held:
         yield fine("doubts", "none waits for an operator")
+
+
+def quarantined(connection: Connection) -> Iterator[Finding]:
+    """A restored database whose lost future is not settled yet."""
+    found = quarantine.standing(connection)
+    if found is not None:
+        yield warning(
+            "quarantine",
+            f"stands since {found.begun_at:%Y-%m-%d %H:%M %Z} ({found.reason}): what was due before"
+            " is handed off in doubt",
+            "`dripfleet quarantine --sink LEDGER`, `dripfleet doubt list`, then `quarantine --lift`",
+        )
 
 
 def transactions(connection: Connection) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.session import Database
 from tasks.errors import DripfleetError, Misconfigured
 from tasks.send.owner import Owner, boot_id
-from tasks.send.replay import database_identity
+from tasks.send.seen import OlderThanSent, Seen, identity
 from tasks.send.settings import SendSettings
 from workers.doctor.finding import Finding, error, fine, warning
 from workers.pools import BY_NAME
@@ -111,6 +111,7 @@ def journals(database_url: str, folder: Path | None = None) -> Iterator[Finding]
         given = os.environ.get("DRIPFLEET_JOURNAL_DIR", "").strip()
         folder = Path(given or SendSettings.model_fields["journal_dir"].default)
     yield from _disk(folder)
+    yield from _older(folder, database_url)
     here = _identity(database_url)
     strange = False
     for path in sorted(folder.glob("*.journal")):
@@ -144,11 +145,25 @@ def _disk(folder: Path) -> Iterator[Finding]:
         yield fine("journal disk", says)
 
 
+def _older(folder: Path, url: str) -> Iterator[Finding]:
+    """Whether our database lacks what was sent from this machine."""
+    database = Database(url, name="dripfleet-doctor", size=1)
+    try:
+        Seen.of(folder, identity(database)).require_known_to(database)
+    except OlderThanSent as fault:
+        says, _, hint = str(fault).partition(" Nothing is sent. ")
+        yield error("database", says, hint[:1].lower() + hint[1:])
+    except SQLAlchemyError:
+        return  # another check says that it does not answer
+    finally:
+        database.close()
+
+
 def _identity(url: str) -> str | None:
     """Which database ours is; None: it does not answer, which another check says."""
     database = Database(url, name="dripfleet-doctor", size=1)
     try:
-        return database_identity(database)
+        return identity(database)
     except SQLAlchemyError:
         return None
     finally:
