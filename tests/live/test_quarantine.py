@@ -88,7 +88,7 @@ def copies(sink: Sink) -> int:
 def test_a_send_worker_refuses_a_database_that_lacks_what_it_has_sent(
     restored: tuple[Fleet, dt.datetime], database: Database, sink: Sink, tmp_path: Path
 ) -> None:
-    with pytest.raises(OlderThanSent, match=r"older than .* dripfleet quarantine --since 20"):
+    with pytest.raises(OlderThanSent, match=r"older than .*`dripfleet quarantine --since 20"):
         Fleet(database, sink, tmp_path)
     assert len(sink.lines()) == 15
 

@@ -203,7 +203,7 @@ def offer_live_journal(world: World, rng: random.Random) -> int:
         return 0
     before = {path.name for path in world.journals()}
     with _frozen(pid):
-        second = world.spawn("worker", "send", "--name", "send@second")
+        second = world.spawn("worker", "send", "--name", "send@third")
         with _beside(second):
             fresh = await_value(
                 lambda: {path.name for path in world.journals()} - before or None, STARTED

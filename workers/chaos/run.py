@@ -25,11 +25,11 @@ from workers.chaos.world import World, await_value
 from workers.cli.audit import SinkLedger
 from workers.embedded.ledger import read_ledger
 
-PLAYERS: Final = 2  # faults at a time
+PLAYERS: Final = 3  # faults at a time
 TRIES: Final = 3  # a fault may find nothing to disturb because of another one
 PAUSE: Final = (0.2, 2.0)  # seconds between two faults of a player
 FLOWING: Final = 60.0  # seconds within which the first mails must have gone
-SETTLING: Final = 240.0
+TOLD: Final = 10.0  # seconds between two lines while it settles
 
 FATES = text("""
 SELECT m.state::text AS state, coalesce(m.reason, '') AS reason, count(*) AS n
@@ -124,7 +124,7 @@ def run(
 
     Args:
         root: its servers, logs and ledger stay there.
-        seconds: how long faults are begun; those begun are brought to their end.
+        seconds: how long faults are begun, each at least once; what is begun is brought to its end.
         seed: the same gives the same plan and the same people; threads still race.
         only: names of faults, instead of all of the catalogue.
         shorter: by how much all durations of delivery are divided.
@@ -176,7 +176,10 @@ def run(
 
 
 class _Players:
-    """Threads that play faults side by side, each the next one of the plan, until time is up."""
+    """Threads that play faults side by side, each the next one of the plan.
+
+    Until time is up, and until each fault has had its turn once.
+    """
 
     def __init__(
         self,
@@ -209,7 +212,8 @@ class _Players:
 
     def _next(self) -> int | None:
         with self._lock:
-            if time.monotonic() >= self._until or not self._turns:
+            over = time.monotonic() >= self._until and self._turn >= len(self._turns)
+            if over or not self._turns:
                 return None
             index = self._turns[self._turn % len(self._turns)]
             self._turn += 1
@@ -253,24 +257,40 @@ def _flow(world: World, load: Load) -> None:
         _turn(world, load)
 
 
+def longest_settling(delivery: DeliverySettings) -> float:
+    """Seconds that a mail can lawfully take to its end once nothing goes wrong any more.
+
+    A reply that never comes, the hold of its doubt, the same once more for a resend, and the back-off
+    after some deferrals; twice that, for a machine that has other things to do.
+    """
+    once = delivery.armed_lease + delivery.reaper_grace + delivery.doubt_hold
+    return 2 * (2 * once + 4 * delivery.backoff_first) + 30
+
+
 def _settle(world: World, result: Result) -> None:
-    began = time.monotonic()
+    began = told = time.monotonic()
+    limit = longest_settling(world.delivery)
 
     def settled() -> bool | None:
+        nonlocal told
         world.tend()
         try:
-            return True if world.live() == (0, 0) else None
+            messages, enrollments = world.live()
         except DBAPIError:
             return None
+        if time.monotonic() - told > TOLD:
+            told = time.monotonic()
+            world.say(f"  {messages} messages and {enrollments} enrollments are live")
+        return True if messages == enrollments == 0 else None
 
-    if await_value(settled, SETTLING):
+    if await_value(settled, limit):
         result.settled_in = time.monotonic() - began
         return
     with world.database.transaction() as connection:
         for query in (STILL_LIVE, STILL_ACTIVE):
             result.unsettled += [dict(row._mapping) for row in connection.execute(query)]
     result.faults.append(
-        f"not settled within {SETTLING:g} s: {len(result.unsettled)} rows are named"
+        f"not settled within {limit:.0f} s: {len(result.unsettled)} rows are named"
     )
 
 

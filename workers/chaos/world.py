@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SECOND = ("worker", "send", "--name", "send@second")
 JOURNAL_DISK = 4 << 20  # octets of the small disk on which journals lie, where one can be had
 LIVE = text("""
 SELECT (SELECT count(*) FROM message WHERE run_at IS NOT NULL OR watch_at IS NOT NULL) AS messages,
@@ -77,9 +78,10 @@ class World:
         self.small_disk = False
         self._latency = latency
         self._hooks = ["--guard-off", guard_off] if guard_off else []
-        self._say = say
+        self.say = say
         self._exits = ExitStack()
         self._supervisor: subprocess.Popen[bytes] | None = None
+        self._second: subprocess.Popen[bytes] | None = None
         self._changing = threading.RLock()
 
     def __enter__(self) -> Self:
@@ -128,9 +130,13 @@ class World:
         return kept | own
 
     def start(self) -> None:
-        """Start the supervisor; the fleet follows it."""
+        """Start the supervisor, whose fleet follows it, and a second send worker beside that.
+
+        With one alone most faults of a run would find that nothing is being sent.
+        """
         with self._changing:
             self._supervisor = self.spawn("fleet")
+            self._second = self.spawn(*SECOND)
 
     def spawn(
         self, *command: str, hooks: Sequence[str] = (), more: Mapping[str, str] | None = None
@@ -151,31 +157,36 @@ class World:
     def stop(self) -> None:
         """Stop the fleet in order, what is frozen woken first; what does not end is killed."""
         with self._changing:
-            supervisor, self._supervisor = self._supervisor, None
-        if supervisor is None:
-            return
-        family = _family(supervisor.pid)
+            ours = [each for each in (self._supervisor, self._second) if each is not None]
+            self._supervisor = self._second = None
+        family = [process for each in ours for process in _family(each.pid)]
         for process in family:
             with contextlib.suppress(psutil.Error):
                 process.resume()
-        supervisor.terminate()
-        try:
-            supervisor.wait(self.delivery.reply_wait + 60)
-        except subprocess.TimeoutExpired:
-            self._say("the fleet did not stop when asked; it is killed")
+        for each in ours:
+            each.terminate()
+        for each in ours:
+            try:
+                each.wait(self.delivery.reply_wait + 60)
+            except subprocess.TimeoutExpired:
+                self.say("the fleet did not stop when asked; it is killed")
+                each.kill()
         for process in family:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        supervisor.wait()
+        for each in ours:
+            each.wait()
 
     def tend(self) -> None:
-        """Start the supervisor again if it is gone. Call it a few times a second."""
+        """Start again what of the supervisor and the second send worker is gone. Call it often."""
         with self._changing:
             if self._supervisor is not None and self._supervisor.poll() is not None:
-                self._say(
+                self.say(
                     f"the supervisor ended ({self._supervisor.returncode}); another one starts"
                 )
                 self._supervisor = self.spawn("fleet")
+            if self._second is not None and self._second.poll() is not None:
+                self._second = self.spawn(*SECOND)
 
     @property
     def supervisor(self) -> int:
@@ -261,7 +272,8 @@ def send_signal(pid: int, number: signal.Signals) -> bool:
 
 def _family(pid: int) -> list[psutil.Process]:
     try:
-        return psutil.Process(pid).children(recursive=True)
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
     except psutil.Error:
         return []
 

@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def chaos(
-    minutes: float = typer.Option(3.0, min=0.05, help="How long faults are begun."),
+    minutes: float = typer.Option(
+        3.0, min=0.05, help="How long faults are begun, each at least once."
+    ),
     seed: int | None = typer.Option(None, min=0, help="Of plan, people and sink; else drawn."),
     runs: int = typer.Option(1, min=1, help="So many runs, with the seeds that follow."),
     only: list[str] | None = typer.Option(
