@@ -13,8 +13,11 @@ LONGEST_WAIT = 20.0
 
 
 @shared_task(base=FleetTask, name=names.DELIVER)
-def deliver(stream: str, n: int) -> dict[str, int | str]:
-    """Claim up to `n` due messages of `stream`, hand them to the loop, say what became of them."""
+def deliver(stream: str, n: int, region: str | None = None) -> dict[str, int | str]:
+    """Claim up to `n` due messages of `stream`, hand them to the loop, say what became of them.
+
+    `region` brought the doorbell here; what may be claimed here the stream's row says.
+    """
     ticket = service.current().store.answer(stream, n)
     counts = ticket.wait(LONGEST_WAIT) if ticket is not None else {"claimed": 0}
     return {"stream": stream, **counts}

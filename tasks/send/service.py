@@ -38,7 +38,9 @@ class Service:
         identity = database_identity(database)
         journal = Journal.create(settings.journal_dir, owner(), identity)
         self.loop = DeliveryLoop(database, found, settings, delivery, journal)
-        self.store = Store(database, self.loop, Preparer(database, settings), delivery)
+        self.store = Store(
+            database, self.loop, Preparer(database, settings), delivery, settings.region or None
+        )
         self.drain_wait = settings.drain_wait
         try:
             self.loop.start()

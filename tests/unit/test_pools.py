@@ -12,6 +12,7 @@ from tasks import names
 from tasks.errors import Misconfigured
 from workers import beat, queues
 from workers.celery import build
+from workers.lifecycle import node_name
 from workers.pools import BY_NAME, CANARY, pool_named, visibility_timeout
 from workers.settings import FleetSettings, RedisSettings
 
@@ -90,6 +91,27 @@ def test_a_task_goes_to_its_pool_and_no_queue_is_made_by_accident() -> None:
     for stray in ("send.delivery", names.CANARY):
         with pytest.raises(Misconfigured, match="has no pool"):
             queues.route(stray, kwargs={"v": 1, "pool": "sned"})
+
+
+def test_a_region_of_the_send_pool_has_a_queue_that_is_named_and_never_made_by_accident() -> None:
+    there = build("send", REDIS, region="eu").conf
+    assert {queue.name for queue in there.task_queues} == {*names.POOLS, "send@eu"}
+    assert there.task_create_missing_queues is False
+    bell = dict(names.deliver("marketing", 500, "eu"))
+    assert queues.route(names.DELIVER, kwargs=bell)["queue"].name == "send@eu"
+    canary = dict(names.canary("send@eu"))
+    assert queues.route(names.CANARY, kwargs=canary)["queue"].name == "send@eu"
+    for odd in (names.deliver("marketing", 1, "EU"), names.deliver("marketing", 1, "e u")):
+        with pytest.raises(Misconfigured, match="expected a region's name"):
+            queues.route(names.DELIVER, kwargs=dict(odd))
+    with pytest.raises(Misconfigured, match="one of send"):
+        queues.route(names.CANARY, kwargs=dict(names.canary("churn@eu")))
+
+
+def test_a_worker_is_called_by_its_region_and_number() -> None:
+    host = node_name("send").partition("@")[2]
+    assert node_name("send@eu") == f"send-eu@{host}"
+    assert node_name("send@eu", 2) == f"send-eu-2@{host}"
 
 
 def test_beat_holds_four_ticks_that_expire_before_the_next() -> None:
