@@ -6,6 +6,7 @@ import warnings
 from itertools import pairwise
 
 import pytest
+import structlog
 from celery import Celery
 
 from tasks import names
@@ -127,3 +128,18 @@ def test_celerys_own_scheduler_takes_these_ticks_and_adds_none() -> None:
 
     made = app(None)
     assert set(Scheduler(made, lazy=False).schedule) == set(beat.ticks(FleetSettings()))
+
+
+def test_a_broker_that_is_gone_is_said_once_and_once_that_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduler = beat.Ticker(app(None), lazy=False)
+    entry = next(iter(scheduler.schedule.values()))
+    with structlog.testing.capture_logs() as said:
+        for _ in range(3):
+            scheduler.apply_entry(entry)
+        monkeypatch.setattr(scheduler, "apply_async", lambda *_, **__: None)
+        for _ in range(3):
+            scheduler.apply_entry(entry)
+    assert [line["event"] for line in said] == ["ticks_lost", "ticks_again"]
+    assert "Redis" in said[0]["next"]
