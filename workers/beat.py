@@ -6,12 +6,14 @@ need be remembered from one start to the next.
 
 from __future__ import annotations
 
+import signal
 import time
+from types import FrameType
 from typing import Any
 
 import structlog
 from celery import Celery
-from celery.beat import ScheduleEntry, Scheduler, SchedulingError
+from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
 
 from tasks import names
 from workers.settings import FleetSettings
@@ -65,4 +67,17 @@ class Ticker(Scheduler):
 
 def run(app: Celery) -> None:
     """Tick until SIGTERM."""
-    app.Beat(loglevel="INFO", scheduler_cls=f"{__name__}:Ticker", quiet=True).run()
+    from celery.apps.beat import Beat
+
+    class Ending(Beat):
+        def install_sync_handler(self, service: Service) -> None:
+            def end(signum: int, frame: FrameType | None) -> None:
+                # As an exception alone it could be raised where Python swallows it, inside a
+                # finalizer say, and beat would tick on.
+                service._is_shutdown.set()  # type: ignore[attr-defined]
+                raise SystemExit
+
+            for each in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(each, end)
+
+    Ending(app=app, loglevel="INFO", scheduler_cls=f"{__name__}:Ticker", quiet=True).run()
