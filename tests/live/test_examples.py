@@ -97,14 +97,17 @@ class Lasting:
     ends: signal.Signals | None = signal.SIGTERM
 
 
-UP = Lasting("the fleet answers", ends=signal.SIGINT)
-LITTLE = Lasting("the fleet answers", ("--only", "upkeep", "--no-beat"), signal.SIGINT)
+ANSWERS = "the fleet answers"
+ALONE = ("--no-beat", "--no-flower")
 LASTING: dict[str, Lasting] = {
-    "up": UP,
-    "up --only send --only upkeep": Lasting(UP.says, ("--no-flower",), UP.ends),
-    "up --no-flower": LITTLE,
-    "up --autoscale send=1:3": Lasting(UP.says, ("--only", "send", "--no-beat"), UP.ends),
-    "up --region eu --autoscale send@eu=1:3": LITTLE,
+    # The whole fleet is the demo's; of the others a process or two.
+    "up": Lasting(ANSWERS, ("--only", "upkeep", "--no-beat"), signal.SIGINT),
+    "up --only send --only upkeep": Lasting(ANSWERS, ALONE, signal.SIGINT),
+    "up --no-flower": Lasting(ANSWERS, ("--only", "upkeep", "--no-beat"), signal.SIGINT),
+    "up --autoscale send=1:3": Lasting(ANSWERS, ("--only", "send", *ALONE), signal.SIGINT),
+    "up --region eu --autoscale send@eu=1:3": Lasting(
+        ANSWERS, ("--only", "upkeep", *ALONE), signal.SIGINT
+    ),
     "worker send": Lasting(" ready."),
     "worker send --region eu": Lasting("send-eu@"),
     "worker churn --concurrency 1": Lasting(" ready."),
@@ -114,10 +117,9 @@ LASTING: dict[str, Lasting] = {
     "metrics --address 0.0.0.0 --port 9549": Lasting("metrics of the fleet"),
     "status --watch": Lasting('"enrolled"', ends=signal.SIGINT),
     # Without a terminal it does not stay up.
-    "demo --customers 2000": Lasting("clean: ", ("--customers", "5"), None),
-    "demo --exit": Lasting("clean: ", ("--customers", "5"), None),
+    "demo --customers 2000 --exit": Lasting("clean: ", ("--customers", "5"), None),
 }
-TOGETHER = tuple(example for example in LASTING if example.split()[0] not in ("up", "demo"))
+TOGETHER = tuple(example for example in LASTING if not example.startswith("demo"))
 
 
 @pytest.fixture(scope="module")
@@ -236,11 +238,20 @@ def test_every_example_that_ends_by_itself_ends_well(
             operator.types(example)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """A shell that started this in its background ignores SIGINT, and children would inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_every_example_that_runs_until_it_is_told_ends_well(stack: Stack, place: Path) -> None:
     assert subprocess.run(
         [sys.executable, "-P", "-m", "workers", "migrate"], env=stack.environment(), check=True
     )
-    with ThreadPoolExecutor(2) as several:
+    with ThreadPoolExecutor(3) as several:
         list(several.map(lambda example: lasts(stack, place, example), TOGETHER))
     for example in LASTING:
         if example not in TOGETHER:
