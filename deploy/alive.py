@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
     if not words:
         say("process 1 is no worker, beat or flower; nothing to look at")
         return 0
+    region = os.environ.get("DRIPFLEET_REGION")
     if words[0] == "flower":
         fault = flower_fault(int(os.environ.get("DRIPFLEET_FLOWER_PORT") or 5555))
     else:
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
         except psycopg.Error as error:
             say(f"not known, Postgres does not answer ({type(error).__name__})")
             return 0
-        fault = beat_fault(ages) if words[0] == "beat" else worker_fault(words[1], ages)
+        fault = beat_fault(ages) if words[0] == "beat" else worker_fault(words[1], ages, region)
     say(fault or "answers")
     return 1 if fault else 0
 
@@ -87,13 +88,14 @@ def look(url: str) -> Ages:
         return {(kind, name): age for kind, name, age in connection.execute(AGES)}
 
 
-def worker_fault(pool: str, ages: Ages) -> str:
+def worker_fault(pool: str, ages: Ages, region: str | None = None) -> str:
     """What is wrong with the pool, if it is this pool; empty: nothing."""
     if pool == "sequence":
         # It rings all canaries, its own too, so it is told by its tick beside the reaper's.
         own, witness, silent = ("tick", names.DISPATCH), ("tick", names.REAP), SILENT
     else:
-        own, witness = ("pool", pool), ("tick", names.DISPATCH)
+        queue = names.queue_of(pool, region if pool in names.REGIONAL else None)
+        own, witness = ("pool", queue), ("tick", names.DISPATCH)
         # The one task of a prefork child may take until its hard limit.
         silent = SILENT + (BY_NAME[pool].hard_limit or 0.0)
     if ages.get(witness, FRESH) >= FRESH:

@@ -14,12 +14,16 @@ NOW = text("clock_timestamp()")
 
 
 class Canary(Base):
-    """When a worker of a pool last answered its canary."""
+    """When a worker last answered its canary; `pool` is its queue: the pool, or `send@eu`.
+
+    `clock_ahead`: seconds that its machine's clock was ahead of Postgres's then.
+    """
 
     __tablename__ = "canary"
     pool: Mapped[str] = mapped_column(primary_key=True)
     worker: Mapped[str] = mapped_column(primary_key=True)
     seen_at: Mapped[dt.datetime]
+    clock_ahead: Mapped[float | None]
 
 
 class Tick(Base):

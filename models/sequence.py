@@ -22,13 +22,14 @@ NOW = text("clock_timestamp()")
 
 
 class Stream(Base):
-    """What a message is sent through: relay, sender, and what a doubt becomes there."""
+    """What a message is sent through: relay, sender, region, and what a doubt becomes there."""
 
     __tablename__ = "stream"
     __table_args__ = (
         CheckConstraint("class IN ('marketing', 'transactional')", name="class"),
         CheckConstraint("doubt_policy IN ('assume_sent', 'resend', 'hold')", name="doubt_policy"),
         CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="pause_has_reason"),
+        CheckConstraint("region ~ '^[a-z0-9][a-z0-9-]{0,30}$'", name="region"),
     )
     key: Mapped[str] = mapped_column(primary_key=True)
     class_: Mapped[str] = mapped_column("class")
@@ -38,6 +39,7 @@ class Stream(Base):
     doubt_hold: Mapped[dt.timedelta | None]
     paused_at: Mapped[dt.datetime | None]
     pause_reason: Mapped[str | None]
+    region: Mapped[str | None]
 
 
 class TemplateSource(Base):
@@ -166,7 +168,7 @@ class Schedule(Base):
 
     `next_wall` is the local time that the line says, `next_fire_at` the instant it was resolved to
     by the zone data of `tzdata`; both are NULL while it is paused, or has a `fault`. `target` is
-    `{"sequence": key, "audience": "all"}` or `{"task": name}`.
+    `{"sequence": key, "audience": "all"}`, `{"into": key, "segment": condition}` or `{"task": name}`.
     """
 
     __tablename__ = "schedule"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
+from schedules.conditions import read_expression
 from schedules.durations import parse_duration
 from schedules.findings import DefinitionError, Finding, Located
 from schedules.fires import ON_TIME, CatchUp, parse_cron
@@ -28,7 +29,11 @@ _KEYS: Final = ("key", "cron", "zone", "target", "catch_up", "max_lateness", "pa
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the file; `target` as it is stored, with the keys sequence and audience, or task."""
+    """One line of the file.
+
+    `target` as it is stored: with the keys sequence and audience, into and segment (a condition,
+    as it was written), or task.
+    """
 
     key: str
     cron: str
@@ -37,6 +42,11 @@ class Line:
     catch_up: CatchUp = "latest"
     max_lateness: timedelta = MAX_LATENESS
     paused: bool = False
+
+    @property
+    def sequence(self) -> str | None:
+        """Key of the sequence that people enter, if it is that what the line starts."""
+        return self.target.get("into") or self.target.get("sequence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +149,19 @@ def _target(line: Table) -> dict[str, str] | None:
         table.only(("task",))
         task = table.text("task", "the name of a task such as churn.score", _word)
         return {"task": task} if task else None
-    table.only(("sequence", "audience", "task"), ("segment",))
+    table.only(("sequence", "audience", "segment", "task"))
     sequence = table.slug("sequence", required=True)
     if "segment" in table:
-        return None
-    audience = table.choice("audience", {"all": "all"}, ("segment",), required=True)
+        if "audience" in table:
+            table.report.add_at(
+                (*table.path, "audience"),
+                f"{table.name} has both 'audience' and 'segment': expected one of them; remove one",
+            )
+        condition = read_expression(table, "segment")
+        # Under a key of its own: a worker of before would take no heed of the condition, and enroll
+        # everybody into what stands at `sequence`.
+        return {"into": sequence, "segment": condition.source} if sequence and condition else None
+    audience = table.choice("audience", {"all": "all"}, required=True)
     return {"sequence": sequence, "audience": audience} if sequence and audience else None
 
 

@@ -7,7 +7,7 @@ Each carries `v`, the version of its shape; a worker drops a version that it doe
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypedDict, get_args
+from typing import Final, Literal, NotRequired, TypedDict, get_args
 
 PoolName = Literal["sequence", "send", "personalize", "churn", "quantum", "upkeep"]
 POOLS: Final[tuple[PoolName, ...]] = get_args(PoolName)
@@ -42,6 +42,12 @@ SCHEDULED: Final[frozenset[str]] = frozenset()
 SCHEDULED_LATER: Final[frozenset[str]] = frozenset({"churn.score", "quantum.segment"})
 
 
+# The pools whose work may be bound to a place; a region of one has a queue of its own.
+REGIONAL: Final[frozenset[PoolName]] = frozenset({"send"})
+REGION: Final = "[a-z0-9][a-z0-9-]{0,30}"
+"""Pattern of a region's name."""
+
+
 class TickPayload(TypedDict):
     """Everything that is due, now: scan, fire, dispatch, reap, resolve."""
 
@@ -49,15 +55,16 @@ class TickPayload(TypedDict):
 
 
 class DeliverPayload(TypedDict):
-    """Up to `n` messages of `stream` are due: come and claim them."""
+    """Up to `n` messages of `stream` are due: come and claim them. `region` routes it, if one has it."""
 
     v: int
     stream: str
     n: int
+    region: NotRequired[str]
 
 
 class CanaryPayload(TypedDict):
-    """A worker of `pool` writes that it lives."""
+    """A worker that answers the queue `pool` writes that it lives."""
 
     v: int
     pool: str
@@ -71,11 +78,30 @@ def tick() -> TickPayload:
     return {"v": VERSION}
 
 
-def deliver(stream: str, n: int) -> DeliverPayload:
+def deliver(stream: str, n: int, region: str | None = None) -> DeliverPayload:
     """The payload of a delivery doorbell."""
-    return {"v": VERSION, "stream": stream, "n": n}
+    if region is None:
+        return {"v": VERSION, "stream": stream, "n": n}
+    return {"v": VERSION, "stream": stream, "n": n, "region": region}
 
 
-def canary(pool: str) -> CanaryPayload:
-    """The payload of a pool's canary."""
-    return {"v": VERSION, "pool": pool}
+def canary(queue: str) -> CanaryPayload:
+    """The payload of the canary of a pool, or of one region of it."""
+    return {"v": VERSION, "pool": queue}
+
+
+def queue_of(pool: str, region: str | None = None) -> str:
+    """The queue of a pool, or of one region of it: `send`, `send@eu`."""
+    return f"{pool}@{region}" if region else pool
+
+
+def place_of(queue: str) -> tuple[str, str | None]:
+    """The pool and the region of a queue, as `queue_of` names it."""
+    pool, _, region = queue.partition("@")
+    return pool, region or None
+
+
+def worker_of(queue: str) -> str:
+    """The command line that answers a queue."""
+    pool, region = place_of(queue)
+    return f"dripfleet worker {pool}" + (f" --region {region}" if region else "")

@@ -21,6 +21,18 @@ from workers.embedded.valkey import EmbeddedValkey
 TEMPLATE = "dripfleet_template"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _bytecode() -> Iterator[None]:
+    """Where nobody keeps bytecode, this run does: its many processes compile each module once."""
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="df") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE")
+        patch.setenv("PYTHONPYCACHEPREFIX", folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A server for this run: ours, or the one that DRIPFLEET_TEST_DATABASE_URL names."""

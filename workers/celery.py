@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
+from tasks import names
 from tasks.base import PUBLISH_RETRY
 from workers import queues
 from workers.beat import ticks
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
     app: Celery
 
 
-def build(pool: str | None, redis: RedisSettings, fleet: FleetSettings | None = None) -> Celery:
+def build(
+    pool: str | None,
+    redis: RedisSettings,
+    fleet: FleetSettings | None = None,
+    *,
+    region: str | None = None,
+) -> Celery:
     """The app of one process.
 
     Args:
@@ -31,11 +38,13 @@ def build(pool: str | None, redis: RedisSettings, fleet: FleetSettings | None = 
             command line, which send by name and load none.
         redis: the broker.
         fleet: the periods of the ticks, for beat.
+        region: whose queue of the pool a worker answers.
 
     Raises:
         Misconfigured: there is no such pool.
     """
     chosen = pool_named(pool) if pool is not None else None
+    regional = [names.queue_of(chosen.name, region)] if chosen and region else []
     made = Celery("dripfleet", set_as_current=True)
     url = redis.redis_url.get_secret_value()
     made.conf.update(
@@ -58,7 +67,7 @@ def build(pool: str | None, redis: RedisSettings, fleet: FleetSettings | None = 
         task_track_started=False,
         worker_prefetch_multiplier=1,
         worker_detect_quorum_queues=False,
-        task_queues=queues.queues(),
+        task_queues=queues.queues(*regional),
         task_default_queue=queues.DEFAULT_QUEUE,
         task_create_missing_queues=False,
         task_routes=(queues.route,),

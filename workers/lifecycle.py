@@ -7,13 +7,17 @@ until every dot is answered for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import threading
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from tasks import names
 from workers import logs, tracing
 from workers.metrics import export
 from workers.parent import PARENT_FD, watch_parent
@@ -25,10 +29,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+CANARY_EVERY = 30.0  # seconds between two words of a worker that takes work
 
-def node_name(pool: str) -> str:
-    """A worker's name among all: its pool and its host, without the domain."""
-    return f"{pool}@{socket.gethostname().partition('.')[0]}"
+
+def node_name(queue: str, number: int = 1) -> str:
+    """A worker's name among all: pool, region, number, and its host without the domain.
+
+    Such as `send@mx1`, `send-eu@mx1`, `send-eu-2@mx1`.
+    """
+    which = queue.replace("@", "-") + (f"-{number}" if number > 1 else "")
+    return f"{which}@{socket.gethostname().partition('.')[0]}"
 
 
 def settings_of(pool: Pool) -> Panel:
@@ -46,8 +56,18 @@ def settings_of(pool: Pool) -> Panel:
     )
 
 
-def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None = None) -> int:
+def run_worker(
+    pool: Pool, *, name: str | None = None, number: int = 1, concurrency: int | None = None
+) -> int:
     """Be a worker of `pool` until SIGTERM; returns the exit code.
+
+    A send worker answers the queue of DRIPFLEET_REGION, if that is set.
+
+    Args:
+        pool: which.
+        name: its node name; by default made of its queue, `number` and host.
+        number: which one of its queue on this machine.
+        concurrency: tasks side by side, if not the pool's own.
 
     Raises:
         Misconfigured: settings are missing or contradict each other.
@@ -58,11 +78,12 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
             os.environ.setdefault(variable, "1")
     os.environ["DRIPFLEET_POOL"] = pool.name
     read = settings_of(pool)
-    logs.configure(read[FleetSettings].log_level, pool=pool.name)
+    queue, region = queue_of(pool, read)
+    logs.configure(read[FleetSettings].log_level, pool=queue)
     supervised = PARENT_FD in os.environ
     watch_parent(read[FleetSettings].drain_wait + 30)
     exporter = export.start(
-        pool.name,
+        queue,
         read[export.MetricsSettings],
         read[FleetSettings].home,
         supervised=supervised,
@@ -77,8 +98,8 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
     _quieten_celery()
     # Said once a pool whenever the broker goes: what it proposes is for pools that can cancel.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
-    app = build(pool.name, read[RedisSettings])
-    _connect_signals(pool, read[DatabaseSettings], exporter)
+    app = build(pool.name, read[RedisSettings], region=region)
+    _connect_signals(pool, queue, read[DatabaseSettings], exporter)
     if pool.lacks_extra():
         log.warning("extra_missing", extra=pool.extra, next=f"pip install dripfleet[{pool.extra}]")
     opened = None if pool.kind == "prefork" else _open(pool, read[DatabaseSettings])
@@ -91,10 +112,10 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
                 exporter.meter.watch(service.current().loop.gauges)
         worker = Worker(
             app=app,
-            hostname=name or node_name(pool.name),
+            hostname=name or node_name(queue, number),
             pool_cls=pool.kind,
             concurrency=concurrency or pool.concurrency,
-            queues=[pool.name],
+            queues=[queue],
             loglevel=read[FleetSettings].log_level.upper(),
             task_events=True,
             without_gossip=True,
@@ -111,6 +132,16 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
             exporter.close()
     log.info("worker_ended", code=code)
     return code
+
+
+def queue_of(pool: Pool, read: Panel) -> tuple[str, str | None]:
+    """The queue that a worker of `pool` answers with these settings, and its region."""
+    region = None
+    if pool.name in names.REGIONAL:
+        from tasks.send.settings import SendSettings
+
+        region = read[SendSettings].region or None
+    return names.queue_of(pool.name, region), region
 
 
 def run_beat() -> int:
@@ -155,21 +186,21 @@ def _close(pool: Pool, database: Database) -> None:
 
 
 def _connect_signals(
-    pool: Pool, settings: DatabaseSettings, exporter: export.Exporter | None
+    pool: Pool, queue: str, settings: DatabaseSettings, exporter: export.Exporter | None
 ) -> None:
     """What must happen at a moment that only Celery knows."""
     from celery import signals
 
-    from tasks import names
     from tasks.base import ring
 
     keep_logging()
 
     def answer_once(**_: Any) -> None:
         # Through the queue and back: a row of it says that this worker really takes work.
-        ring(names.CANARY, names.canary(pool.name))
+        ring(names.CANARY, names.canary(queue))
 
     signals.worker_ready.connect(answer_once, weak=False)
+    signals.task_prerun.connect(_TakesWork(queue), weak=False)
     if pool.kind == "prefork":
         if exporter is not None:
             exporter.hear_children()
@@ -188,6 +219,31 @@ def _connect_signals(
             service.drain()
 
         signals.worker_shutting_down.connect(drain, weak=False)
+
+
+class _TakesWork:
+    """Work that was taken is as good as a canary, which may wait long behind it."""
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, task: Any = None, **_: Any) -> None:
+        """Write that this worker answers, every 30 s at most; Celery calls it before each task."""
+        now = time.monotonic()
+        with self._lock:
+            if now < self._next or task is None or task.name == names.CANARY:
+                return
+            self._next = now + CANARY_EVERY
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from tasks import base
+        from tasks.canary import store
+
+        # Without Postgres the task itself will say so.
+        with contextlib.suppress(SQLAlchemyError), base.database().transaction() as connection:
+            store.seen(connection, self._queue, task.request.hostname or "unknown")
 
 
 def keep_logging() -> None:

@@ -1,7 +1,12 @@
-"""One queue a pool, named as the pool; a task goes to the pool that `tasks.names` says."""
+"""One queue a pool, named as the pool, and one a region of it; a task goes where `tasks.names` says.
+
+A regional queue is declared by who answers it, from its setting, and by who rings it, from the
+stream's row: a name that stands in neither makes no queue.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +20,9 @@ from tasks.errors import Misconfigured
 DEFAULT_QUEUE = "upkeep"
 
 
-def queues() -> tuple[Queue, ...]:
-    """All queues; no other is ever made."""
-    return tuple(Queue(name, routing_key=name) for name in names.POOLS)
+def queues(*regional: str) -> tuple[Queue, ...]:
+    """The queues of the pools, and these of regions, such as `send@eu`."""
+    return tuple(Queue(name, routing_key=name) for name in (*names.POOLS, *regional))
 
 
 def route(
@@ -27,16 +32,29 @@ def route(
     options: object = None,
     task: object = None,
     **more: object,
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """The queue of a task: Celery's router.
 
     Raises:
-        Misconfigured: a task, or a canary for a pool, that nobody answers.
+        Misconfigured: a task, or a canary for a pool, that nobody answers; no region's name.
     """
-    pool = (kwargs or {}).get("pool") if name == names.CANARY else names.POOL_OF.get(name)
+    given = kwargs or {}
+    if name == names.CANARY:
+        pool, region = names.place_of(str(given.get("pool")))
+    else:
+        pool, region = str(names.POOL_OF.get(name)), given.get("region")
     if pool not in names.POOLS:
         raise Misconfigured(
             f"Task {name!r} has no pool: write it into tasks/names.py, with one of"
             f" {', '.join(names.POOLS)}."
         )
-    return {"queue": pool, "routing_key": pool}
+    if region is None:
+        return {"queue": pool, "routing_key": pool}
+    if pool not in names.REGIONAL or not re.fullmatch(names.REGION, str(region)):
+        raise Misconfigured(
+            f"Task {name!r} is for region {region!r} of pool {pool}: expected a region's name"
+            f" ({names.REGION}) and one of {', '.join(sorted(names.REGIONAL))}."
+        )
+    queue = names.queue_of(pool, str(region))
+    # The queue itself, not its name: Celery knows only those of the pools beforehand.
+    return {"queue": Queue(queue, routing_key=queue), "routing_key": queue}

@@ -1,4 +1,4 @@
-"""The whole fleet under one foreground parent: beat, a worker a pool, Flower.
+"""The whole fleet under one foreground parent: beat, a worker or more a pool, Flower.
 
 Each child runs in a session of its own, so Ctrl-C reaches the parent alone, which stops them in
 order. A child that dies is started again, later each time it dies young. If the parent itself is
@@ -21,9 +21,12 @@ from sqlalchemy.exc import OperationalError
 from models.session import Database
 from tasks import names
 from tasks.canary import store as canaries
-from tasks.errors import Transient
+from tasks.errors import Misconfigured, Transient
+from workers.autoscale import AutoscaleSettings, Bounds
 from workers.child import PROGRAM, Child
+from workers.crew import Crew
 from workers.embedded.stack import Stack
+from workers.scaling import Autoscaler
 from workers.settings import FleetSettings, panel
 
 POLL_SECONDS = 0.1
@@ -38,6 +41,9 @@ class Fleet:
     Args:
         stack: entered already, and migrated.
         pools: which workers.
+        regions: of each a send worker as well, beside the one that answers no region (or, with
+            DRIPFLEET_REGION, its own).
+        scale: queues whose workers grow and shrink by how late they are; the others have one.
         beat, flower: whether these run too.
         say: told what the operator should know: deaths, restarts, warnings of children.
         program: what the interpreter is told to run, before a process's own arguments.
@@ -48,6 +54,8 @@ class Fleet:
         stack: Stack,
         *,
         pools: Sequence[str] = names.POOLS,
+        regions: Sequence[str] = (),
+        scale: Sequence[Bounds] = (),
         beat: bool = True,
         flower: bool = True,
         say: Callable[[str], None] = lambda text: None,
@@ -55,17 +63,23 @@ class Fleet:
     ) -> None:
         self.stack = stack
         self._program = tuple(program)
-        self.pools = tuple(pools)
+        own = stack.environment().get("DRIPFLEET_REGION")
+        places = [(pool, own if pool in names.REGIONAL else None) for pool in pools]
+        places += [("send", region) for region in regions]
+        self.queues = tuple(dict.fromkeys(names.queue_of(*place) for place in places))
         self.stopping = threading.Event()
         self._hurried = threading.Event()
         self._say = say
         self._settings = panel(FleetSettings)[FleetSettings]
-        commands = {pool: ["worker", pool] for pool in self.pools}
-        if beat:
-            commands["beat"] = ["beat"]
-        if flower:
-            commands["flower"] = ["flower"]
-        self._children = {name: self._child(name, argv) for name, argv in commands.items()}
+        self._alone = {
+            name: self._child(name, [name])
+            for name, wanted in (("beat", beat), ("flower", flower))
+            if wanted
+        }
+        patience = self._settings.drain_wait + PATIENCE
+        self._crews = {queue: Crew(queue, self._child, patience=patience) for queue in self.queues}
+        self._scale = _checked(scale, self.queues)
+        self._autoscaler: Autoscaler | None = None
         self._database: Database | None = None
         self._since: dt.datetime | None = None
         self._next_mend = 0.0
@@ -76,15 +90,27 @@ class Fleet:
         with self._database.transaction() as connection:
             self._since = canaries.now(connection)
         (self.stack.home.run / "flower.url").unlink(missing_ok=True)
-        for child in self._children.values():
+        least = {each.queue: each.min_replicas for each in self._scale}
+        for queue, crew in self._crews.items():
+            crew.resize(least.get(queue, 1))
+        for child in self._alone.values():
             child.start()
+        if self._scale:
+            self._autoscaler = Autoscaler(
+                self._scale,
+                self._crews,
+                lambda: Database(self.stack.database_url, name="dripfleet-autoscale", size=1),
+                panel(AutoscaleSettings)[AutoscaleSettings],
+                self._say,
+            )
+            self._autoscaler.start()
 
     def ready(self) -> set[str]:
-        """The pools that have answered their canary, through their queue, since `start`."""
+        """The queues whose canary was answered, through them, since `start`."""
         assert self._database is not None and self._since is not None, "start the fleet first"
         with self._database.transaction() as connection:
             latest = canaries.latest(connection)
-        return {pool for pool in self.pools if pool in latest and latest[pool] >= self._since}
+        return {queue for queue in self.queues if queue in latest and latest[queue] >= self._since}
 
     def wait_ready(self, timeout: float = 120.0) -> float:
         """Wait until every pool answers; seconds that it took.
@@ -96,9 +122,9 @@ class Fleet:
         while not self.stopping.is_set():
             self.poll()
             try:
-                silent = set(self.pools) - self.ready()
+                silent = set(self.queues) - self.ready()
             except OperationalError:  # `poll` brings an embedded Postgres back
-                silent = set(self.pools)
+                silent = set(self.queues)
             if not silent:
                 break
             if time.monotonic() - began > timeout:
@@ -111,7 +137,7 @@ class Fleet:
 
     def pids(self) -> dict[str, int]:
         """Process ids of what runs now, by name."""
-        return {name: child.pid for name, child in self._children.items() if child.pid is not None}
+        return {child.name: child.pid for child in self._children() if child.pid is not None}
 
     def flower_url(self) -> str | None:
         """Where Flower serves, once it does."""
@@ -121,24 +147,29 @@ class Fleet:
 
     def poll(self) -> None:
         """Pass on what children warn of, and start again what died. Call it a few times a second."""
-        for child in self._children.values():
+        for child in self._alone.values():
             child.tend()
+        for crew in self._crews.values():
+            crew.tend()
+        if self._autoscaler is not None:
+            self._autoscaler.step()
         self._mend()
 
     def stop(self) -> None:
         """Stop in order: nothing new, then nothing planned, then what is in hand, then the rest."""
         self.stopping.set()
-        rest = [
-            name for name in self._children if name not in ("beat", "sequence", "send", "flower")
-        ]
-        for group, patience in (
-            (["beat"], PATIENCE),
-            (["sequence"], PATIENCE),
-            (["send"], self._settings.drain_wait + PATIENCE),
-            (rest, PATIENCE),
-            (["flower"], PATIENCE),
+        if self._autoscaler is not None:
+            self._autoscaler.close()
+            self._autoscaler = None
+        drain = self._settings.drain_wait + PATIENCE
+        for names_, patience in (
+            (("beat",), PATIENCE),
+            (("sequence",), PATIENCE),
+            (("send",), drain),
+            (tuple(pool for pool in names.POOLS if pool not in ("sequence", "send")), PATIENCE),
+            (("flower",), PATIENCE),
         ):
-            self._stop_group(group, patience)
+            self._stop_group([*self._of(names_)], patience)
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -190,8 +221,19 @@ class Fleet:
             longest_pause=self._settings.restart_max,
         )
 
-    def _stop_group(self, group: Collection[str], patience: float) -> None:
-        children = [self._children[name] for name in group if name in self._children]
+    def _children(self) -> Iterator[Child]:
+        for crew in self._crews.values():
+            yield from crew.children()
+        yield from self._alone.values()
+
+    def _of(self, kinds: Collection[str]) -> Iterator[Child]:
+        """The children of these pools, and beat or Flower by their names."""
+        for queue, crew in self._crews.items():
+            if names.place_of(queue)[0] in kinds:
+                yield from crew.children()
+        yield from (child for name, child in self._alone.items() if name in kinds)
+
+    def _stop_group(self, children: Collection[Child], patience: float) -> None:
         for child in children:
             child.ask_to_stop()
         deadline, hurried_at = time.monotonic() + patience, 0.0
@@ -205,3 +247,20 @@ class Fleet:
                 for child in running:
                     child.kill()
             time.sleep(0.02)
+
+
+def _checked(scale: Sequence[Bounds], queues: Sequence[str]) -> tuple[Bounds, ...]:
+    """These bounds, one a queue that runs here.
+
+    Raises:
+        Misconfigured: a queue that does not run here, or has two ranges.
+    """
+    for each in scale:
+        if each.queue not in queues:
+            raise Misconfigured(
+                f"--autoscale {each.queue}: no worker of it runs here; expected one of"
+                f" {', '.join(queues)} (a region needs --region)"
+            )
+    if len({each.queue for each in scale}) < len(scale):
+        raise Misconfigured("--autoscale names a queue twice: expected one range each; remove one")
+    return tuple(scale)

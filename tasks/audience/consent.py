@@ -34,6 +34,32 @@ RECORD = """
     WHERE NOT excluded.opted_in OR c.source LIKE 'import:%%'
 """
 
+# The same, before anything is there: `comes` tells whether whoever is not known yet would be.
+FORESEE = """
+    SELECT count(*)
+    FROM unnest(%s::bytea[], %s::text[], %s::boolean[], %s::boolean[])
+        AS f (address_hmac, topic, opted_in, comes)
+    LEFT JOIN subscriber s USING (address_hmac)
+    LEFT JOIN consent old ON old.subscriber_id = s.id AND old.topic = f.topic
+    WHERE f.opted_in IS DISTINCT FROM old.opted_in AND (s.id IS NOT NULL OR f.comes)
+      AND (NOT f.opted_in OR old.source IS NULL OR old.source LIKE 'import:%%')
+"""
+
+
+def foresee_consents(
+    connection: psycopg.Connection[Any], candidates: Sequence[Candidate], taken: set[int]
+) -> int:
+    """How many answers `record_consents` would write; `taken` are lines that will not come in."""
+    answers = [
+        (c.address_hmac, topic, opted_in, c.line not in taken)
+        for c in candidates
+        for topic, opted_in in c.topics.items()
+    ]
+    if not answers:
+        return 0
+    row = connection.execute(FORESEE, [list(column) for column in zip(*answers, strict=True)])
+    return int(row.fetchall()[0][0])
+
 
 def record_consents(
     connection: psycopg.Connection[Any], candidates: Sequence[Candidate], source: str

@@ -20,7 +20,7 @@ from psycopg import errors
 
 from models.session import Database
 from tasks.audience.candidate import BadRow, Candidate, Interpreter
-from tasks.audience.consent import record_consents
+from tasks.audience.consent import foresee_consents, record_consents
 from tasks.audience.csvfile import CsvFile
 from tasks.audience.parquetfile import ParquetFile, is_parquet
 from tasks.audience.rejects import Rejects
@@ -168,9 +168,12 @@ def import_subscribers(
         interpreter = Interpreter(file.columns, secret)
         with _no_collector(), database.raw() as connection:
             for candidates in _chunks(file, interpreter, rejects, tally, chunk):
+                taken: set[int] = set()
                 if candidates:
-                    _apply(connection, candidates, rejects, tally, dry_run)
-                if not dry_run and interpreter.topics:
+                    taken = _apply(connection, candidates, rejects, tally, dry_run)
+                if interpreter.topics and dry_run:
+                    tally.consents += foresee_consents(connection, candidates, taken)
+                elif interpreter.topics:
                     tally.consents += record_consents(connection, candidates, source=name)
                 tally.rejected = rejects.count
                 tally.unknown_zones = interpreter.unknown_zones
@@ -234,7 +237,8 @@ def _apply(
     rejects: Rejects,
     tally: Tally,
     dry_run: bool,
-) -> None:
+) -> set[int]:
+    """Bring one chunk in; the lines that did not come, as their external id is somebody else's."""
     for attempt in range(1, TRIES + 1):
         try:
             with connection.transaction(force_rollback=dry_run):
@@ -254,6 +258,7 @@ def _apply(
     tally.new += new
     tally.updated += updated
     tally.unchanged += fresh - new - updated
+    return taken
 
 
 def _write(

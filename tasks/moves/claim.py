@@ -50,7 +50,8 @@ WITH due AS MATERIALIZED (
     SELECT m.id, m.run_at, m.crashes FROM message m
     WHERE m.stream = :stream
       AND m.run_at <= (SELECT clock_timestamp()) AND m.run_at >= CAST(:cursor AS timestamptz)
-      AND EXISTS (SELECT 1 FROM stream t WHERE t.key = :stream AND t.paused_at IS NULL)
+      AND EXISTS (SELECT 1 FROM stream t WHERE t.key = :stream AND t.paused_at IS NULL
+                  AND t.region IS NOT DISTINCT FROM CAST(:region AS text))
       AND coalesce(m.sequence_key, '') <> ALL
           (ARRAY(SELECT q.key FROM sequence q WHERE q.paused_at IS NOT NULL))
     ORDER BY m.run_at LIMIT :n FOR UPDATE OF m SKIP LOCKED),
@@ -122,6 +123,7 @@ def claim(
     owner: str,
     lease: float,
     cursor: dt.datetime | None = None,
+    region: str | None = None,
 ) -> Claim:
     """Take up to `n` due messages of a stream, each under a new epoch and a lease of `lease` s.
 
@@ -133,6 +135,7 @@ def claim(
         lease: seconds.
         cursor: look only at rows due at or after it; None looks at all. A transaction that somebody
             holds open makes every look from the beginning walk the entries of rows long gone.
+        region: of this worker; a stream of another one has nothing for it.
     """
     rows = connection.execute(
         CLAIM,
@@ -142,6 +145,7 @@ def claim(
             "owner": owner,
             "lease": lease,
             "cursor": cursor or "-infinity",
+            "region": region,
         },
     ).all()
     return Claim(

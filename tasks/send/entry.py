@@ -16,11 +16,12 @@ LONGEST_WAIT = 20.0
 
 
 @shared_task(base=FleetTask, name=names.DELIVER)
-def deliver(stream: str, n: int) -> dict[str, int | str]:
+def deliver(stream: str, n: int, region: str | None = None) -> dict[str, int | str]:
     """Claim up to `n` due messages of `stream`, hand them to the loop, say what became of them.
 
-    Suspects, which a process holds one at a time, are gone on with at once: at one a doorbell those
-    of three killed workers would creep for minutes.
+    `region` brought the doorbell here; what may be claimed here the stream's row says. Suspects,
+    which a process holds one at a time, are gone on with at once: at one a doorbell those of three
+    killed workers would creep for minutes.
     """
     until = time.monotonic() + LONGEST_WAIT
     counts: Counter[str] = Counter(claimed=0)

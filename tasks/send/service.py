@@ -42,7 +42,9 @@ class Service:
         replayed = replay_all(database, settings.journal_dir, delivery)
         journal = Journal.create(settings.journal_dir, owner(), fleet)
         self.loop = DeliveryLoop(database, found, settings, delivery, journal, seen)
-        self.store = Store(database, self.loop, Preparer(database, settings), delivery)
+        self.store = Store(
+            database, self.loop, Preparer(database, settings), delivery, settings.region or None
+        )
         self.drain_wait = settings.drain_wait
         try:
             self.loop.start()

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tasks import names
 from tasks.send.content import Sender
 
 
@@ -33,6 +34,12 @@ class SendSettings(BaseSettings):
     )
     secret_token: SecretStr = Field(description="signs the tokens of unsubscribe links")
     journal_dir: Path = Field(Path("var/journals"), description="on a local disk of this machine")
+    region: str = Field(
+        "",
+        pattern=f"^({names.REGION})?$",
+        description="a send worker of this machine answers streams of this region only; empty:"
+        " those without one",
+    )
     drain_wait: float = Field(
         630, gt=0, description="seconds that a stop waits for replies to dots already written"
     )

@@ -45,15 +45,24 @@ class Room(Protocol):
 
 
 class Store:
-    """Claims and prepares for one process; `answer` is called from many task threads."""
+    """Claims and prepares for one process; `answer` is called from many task threads.
+
+    Of a stream of another region than this process's nothing is ever due here.
+    """
 
     def __init__(
-        self, database: Database, loop: Room, preparer: Preparer, delivery: DeliverySettings
+        self,
+        database: Database,
+        loop: Room,
+        preparer: Preparer,
+        delivery: DeliverySettings,
+        region: str | None = None,
     ) -> None:
         self._database = database
         self._loop = loop
         self._preparer = preparer
         self._delivery = delivery
+        self._region = region
         self._cursors: dict[str, dt.datetime] = {}
         self._full_looks: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -104,6 +113,7 @@ class Store:
                 owner=self._loop.owner,
                 lease=self._delivery.working_lease,
                 cursor=cursor,
+                region=self._region,
             )
             reached("claim.moved")
         reached("claim.committed")

@@ -14,12 +14,14 @@ from typing import Any, Literal
 from sqlalchemy import Connection, text
 
 from schedules.cron import Crontab, Line
+from schedules.expression import read
 from schedules.findings import Finding
 from schedules.fires import Fire, Judged, fires
 from schedules.localtime import TZDATA_VERSION
 from schedules.reading import comes_later, suggest
 from tasks import names
 from tasks.sequence import cron
+from tasks.sequence.publish import topic_keys
 
 # Two who apply wait for each other; "cron" as a number, in the space of two-argument locks.
 LOCK_SPACE = 0x63726F6E
@@ -64,20 +66,23 @@ class Change:
 
 
 def findings(connection: Connection, crontab: Crontab) -> list[Finding]:
-    """What is wrong with a file that only the fleet knows: sequences and tasks that are not there."""
+    """What is wrong with a file that only the fleet knows: sequences, topics and tasks that are not there."""
     published = set(connection.execute(SEQUENCES).scalars())
+    topics = topic_keys(connection)
     found = []
     for place, line in enumerate(crontab.lines):
         if (task := line.target.get("task")) is not None:
             why = _task_fault(task)
             where: tuple[str | int, ...] = ("schedules", place, "target", "task")
         else:
-            key = line.target["sequence"]
+            key = str(line.sequence)
             near = (
                 suggest(key, published) or "publish it first with `dripfleet sequence apply FILE`"
             )
             why = None if key in published else f"no sequence {key!r} is published; {near}"
             where = ("schedules", place, "target", "sequence")
+            if why is None and (why := _segment_fault(line.target.get("segment"), topics)):
+                where = ("schedules", place, "target", "segment")
         if why:
             found.append(crontab.located.finding(where, f"schedule {line.key!r}: {why}"))
     return found
@@ -122,6 +127,16 @@ def _task_fault(task: str) -> str | None:
         return comes_later(f"task {task!r}")
     expected = f"one of {', '.join(sorted(names.SCHEDULED))}" if names.SCHEDULED else "a sequence"
     return f"{task!r} is no task that a schedule may start: expected {expected}; correct it"
+
+
+def _segment_fault(segment: str | None, topics: set[str]) -> str | None:
+    """Topics of its condition that nobody can have opted in to; the rest was judged when it was read."""
+    unknown = sorted(read(segment).needs.topics - topics) if segment else []
+    if not unknown:
+        return None
+    return (
+        f"topic {unknown[0]!r} does not exist; {suggest(unknown[0], topics) or 'correct the name'}"
+    )
 
 
 def _change(line: Line, row: Any, now: dt.datetime) -> Change:

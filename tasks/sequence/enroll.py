@@ -85,7 +85,8 @@ ALL = {write: _statement(_BY_ID, write=write) for write in (True, False)}
 SOME = {write: _statement(_BY_IDENTITY, write=write) for write in (True, False)}
 
 
-def _selecting(where: str, *, write: bool) -> Any:
+def selecting(where: str, *, write: bool) -> Any:
+    """As `ALL`, of those of whom a predicate over the row `s` of `subscriber` holds."""
     head = _CANDIDATES.replace("{chosen}", _BY_SEGMENT.replace("{where}", where))
     head = head.replace("WITH chosen", f"WITH walked AS MATERIALIZED ({_WALKED}),\nchosen", 1)
     enrolled = "(SELECT count(*) FROM new)" if write else "NULL"
@@ -183,7 +184,7 @@ def enroll_selected(
     """
     if taken := {"key", "version", "after", "stream_class"} & parameters.keys():
         raise ValueError(f"{sorted(taken)[0]!r} is a parameter of the statement: name it otherwise")
-    statements = {write: _selecting(where_sql, write=write) for write in (True, False)}
+    statements = {write: selecting(where_sql, write=write) for write in (True, False)}
     return _walk(database, statements, key, dict(parameters), dry_run, on_batch)
 
 

@@ -11,7 +11,7 @@ import structlog
 from celery import current_app, shared_task
 from kombu.exceptions import ChannelError
 
-from tasks import names
+from tasks import names, regions
 from tasks.base import FleetTask, database, ring
 from tasks.crashpoint import reached
 from tasks.moves.settings import DeliverySettings, IdentitySettings
@@ -69,32 +69,37 @@ def dispatch() -> dict[str, Any]:
     """Ring for what is due, and the canary of pools that have been silent."""
     rung = _ring()
     with database().transaction() as connection:
-        silent = store.silent_pools(connection, list(names.POOLS), CANARY_EVERY)
+        silent = store.silent_pools(connection, regions.queues(connection), CANARY_EVERY)
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))
-    for pool in silent:
-        if not _depth(pool):
-            ring(names.CANARY, names.canary(pool))
+    for queue, workers in silent.items():
+        if not _depth(queue):
+            # One each: Redis hands them to those who have waited longest.
+            for _ in range(workers):
+                ring(names.CANARY, names.canary(queue))
     return {"rung": rung, "canaries": len(silent)}
 
 
 def _ring() -> dict[str, int]:
-    """Ring as many doorbells as due messages ask for, and as the queue has room for."""
+    """Ring as many doorbells as due messages ask for, and as their queue has room for."""
     most = DOORBELL * DOORBELLS
     with database().transaction() as connection:
         due = store.due_of_streams(connection, most)
     rung: dict[str, int] = {}
-    if not any(due.values()):
-        return rung
-    reached("dispatch.counted")
-    room = DOORBELLS - _depth(names.POOL_OF[names.DELIVER])
-    for stream, count in due.items():
-        wanted = min(-(-count // DOORBELL), room)
-        for _ in range(max(wanted, 0)):
-            if not ring(names.DELIVER, names.deliver(stream, DOORBELL)):
+    room: dict[str, int] = {}
+    for row in due:
+        if not row.due:
+            continue
+        reached("dispatch.counted")
+        queue = names.queue_of(names.POOL_OF[names.DELIVER], row.region)
+        if queue not in room:
+            room[queue] = DOORBELLS - _depth(queue)
+        bell = names.deliver(row.key, DOORBELL, row.region)
+        for _ in range(max(min(-(-row.due // DOORBELL), room[queue]), 0)):
+            if not ring(names.DELIVER, bell):
                 return rung
             reached("dispatch.rung")
-            rung[stream] = rung.get(stream, 0) + 1
-            room -= 1
+            rung[row.key] = rung.get(row.key, 0) + 1
+            room[queue] -= 1
     return rung
 
 

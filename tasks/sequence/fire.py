@@ -18,7 +18,9 @@ import structlog
 from sqlalchemy import Connection, text
 
 from models.session import Database
-from tasks.sequence.enroll import ALL, BATCH, TARGET_HELD
+from schedules.expression import read
+from tasks.segments import segment_sql
+from tasks.sequence.enroll import ALL, BATCH, TARGET_HELD, selecting
 
 LEASE = dt.timedelta(minutes=1)
 BLOCKED = dt.timedelta(minutes=1)  # until a fire whose sequence is paused is looked at again
@@ -101,6 +103,8 @@ class _Work:
         self.entered = 0
         self._database = database
         self._fire = fire
+        self._key = fire.target.get("into") or fire.target.get("sequence")
+        self._selected: tuple[Any, dict[str, Any]] | None = None
         self._id = {"key": fire.key, "fire_at": fire.fire_at, "epoch": fire.epoch}
 
     def run(self, until: float, ring: Callable[[str], bool]) -> str:
@@ -137,7 +141,7 @@ class _Work:
         if held is None:
             log.info("schedule_fire_lost", schedule=self._fire.key)
             return ""
-        key = self._fire.target["sequence"]
+        key = self._key
         sequence = connection.execute(TARGET_HELD, {"key": key}).one_or_none()
         if sequence is None:
             why = f"sequence {key!r} is not published any more"
@@ -147,13 +151,15 @@ class _Work:
                 return self._end("missed", connection, reason="sequence_paused")
             self._let_go(BLOCKED, connection, waits_for=f"sequence {key}, which is paused")
             return ""
+        statement, chosen = self._audience()
         row = connection.execute(
-            ALL[True],
+            statement,
             {
                 "key": key,
                 "version": sequence.version,
                 "stream_class": sequence.stream_class,
                 "after": held.after_id,
+                **chosen,
             },
         ).one()
         refused = {
@@ -166,7 +172,19 @@ class _Work:
         values = {"after_id": row.last_id, "detail": json.dumps(detail), "lease": LEASE}
         connection.execute(KEEP, self._id | values)
         self.entered += row.enrolled
-        return self._end("done", connection) if row.looked_at < BATCH else None
+        # Of those that were walked over a condition tells only whom it holds of: the end is where
+        # nobody is left to walk over.
+        over = row.last_id is None if "segment" in self._fire.target else row.looked_at < BATCH
+        return self._end("done", connection) if over else None
+
+    def _audience(self) -> tuple[Any, dict[str, Any]]:
+        """The statement that enrolls the next batch, and the parameters of its condition."""
+        if self._selected is None:
+            self._selected = ALL[True], {}
+            if "segment" in self._fire.target:
+                where, parameters = segment_sql(read(self._fire.target["segment"]))
+                self._selected = selecting(where, write=True), parameters
+        return self._selected
 
     def _end(self, state: str, connection: Connection | None = None, **detail: str) -> str:
         if connection is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from models.session import Database
 from schedules.definition import Sequence
@@ -211,7 +211,7 @@ def _resting(enrollment_id: int, planned: Plan) -> moves.Resting:
 
 
 DUE_OF_STREAMS = text("""
-SELECT t.key, (
+SELECT t.key, t.region, (
     SELECT count(*) FROM (
         SELECT 1 FROM message m
         WHERE m.stream = t.key AND m.run_at <= (SELECT clock_timestamp())
@@ -220,19 +220,22 @@ FROM stream t WHERE t.paused_at IS NULL
 """)
 
 SILENT_POOLS = text("""
-SELECT p.pool FROM unnest(CAST(:pools AS text[])) AS p (pool)
+SELECT p.pool, greatest(1, (
+    SELECT count(*) FROM canary c
+    WHERE c.pool = p.pool AND c.seen_at > clock_timestamp() - interval '5 minutes')) AS workers
+FROM unnest(CAST(:pools AS text[])) AS p (pool)
 WHERE NOT EXISTS (
     SELECT 1 FROM canary c WHERE c.pool = p.pool
       AND c.seen_at > clock_timestamp() - make_interval(secs => :every))
 """)
 
 
-def due_of_streams(connection: Connection, most: int) -> dict[str, int]:
-    """How many messages are due in each stream that is not paused; counted up to `most`."""
-    return {row.key: row.due for row in connection.execute(DUE_OF_STREAMS, {"most": most})}
+def due_of_streams(connection: Connection, most: int) -> list[Row[tuple[str, str | None, int]]]:
+    """Rows (key, region, due) of the streams that are not paused; due is counted up to `most`."""
+    return list(connection.execute(DUE_OF_STREAMS, {"most": most}))
 
 
-def silent_pools(connection: Connection, pools: list[str], every: float) -> list[str]:
-    """The pools of which no worker has answered a canary for `every` seconds."""
+def silent_pools(connection: Connection, pools: list[str], every: float) -> dict[str, int]:
+    """The queues of which no worker has answered a canary for `every` seconds → workers of late."""
     rows = connection.execute(SILENT_POOLS, {"pools": pools, "every": every})
-    return [row.pool for row in rows]
+    return {row.pool: row.workers for row in rows}

@@ -101,6 +101,8 @@ def in_words(target: dict[str, Any]) -> str:
     """What a line starts, as a person would say it."""
     if "task" in target:
         return f"start {target['task']}"
+    if "segment" in target:
+        return f"enroll those with {target['segment']} into {target['into']}"
     who = "everybody" if target["audience"] == "all" else target["audience"]
     return f"enroll {who} into {target['sequence']}"
 

@@ -17,6 +17,10 @@ MOST: Final = 10_000
 # Of this transaction alone, as a pooler keeps no session's settings.
 BOUND = text("SELECT set_config('statement_timeout', '15s', true)")
 NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
+CLOCKS = text("""
+SELECT worker, clock_ahead AS ahead FROM canary
+WHERE abs(clock_ahead) > :most AND seen_at > clock_timestamp() - interval '1 hour' ORDER BY 1 LIMIT 20
+""")
 POOLS = text("""
 SELECT pool, extract(epoch FROM clock_timestamp() - max(seen_at))::float8 AS ago
 FROM canary GROUP BY 1 ORDER BY 1
@@ -25,7 +29,7 @@ TICKS = text("""
 SELECT name, extract(epoch FROM clock_timestamp() - seen_at)::float8 AS ago FROM tick ORDER BY 1
 """)
 STREAMS = text("""
-SELECT t.key, t.pause_reason,
+SELECT t.key, t.region, t.pause_reason,
     extract(epoch FROM clock_timestamp() - t.paused_at)::float8 AS paused_for,
     extract(epoch FROM clock_timestamp() - (
         SELECT m.run_at FROM message m
@@ -77,11 +81,12 @@ GROUP BY 1 ORDER BY 1
 """)
 SCHEDULES_STAND = text("SELECT to_regclass('schedule') IS NOT NULL")
 SCHEDULES = text("""
-SELECT s.key, s.fault, s.target ->> 'task' AS task, s.target ->> 'sequence' AS sequence, s.paused,
-    s.target ->> 'sequence' IS NULL
-        OR EXISTS (SELECT 1 FROM sequence q WHERE q.key = s.target ->> 'sequence') AS published,
+SELECT s.key, s.fault, s.target ->> 'task' AS task, w.sequence, s.paused,
+    w.sequence IS NULL OR EXISTS (SELECT 1 FROM sequence q WHERE q.key = w.sequence) AS published,
     extract(epoch FROM clock_timestamp() - s.next_fire_at)::float8 AS overdue
-FROM schedule s ORDER BY 1
+FROM schedule s, LATERAL (
+    SELECT coalesce(s.target ->> 'sequence', s.target ->> 'into') AS sequence) w
+ORDER BY 1
 """)
 
 
@@ -90,6 +95,7 @@ class StreamState:
     """A stream: how long the oldest due mail has waited, and for how long and why it is paused."""
 
     key: str
+    region: str | None
     pause_reason: str | None
     paused_for: float | None
     oldest_due: float | None
@@ -128,8 +134,13 @@ def now(connection: Connection) -> float:
     return float(connection.execute(NOW).scalar_one())
 
 
+def clocks(connection: Connection, most: float) -> dict[str, float]:
+    """Worker → seconds that its clock was ahead of Postgres's in the last hour, if more than `most` off."""
+    return {row.worker: row.ahead for row in connection.execute(CLOCKS, {"most": most})}
+
+
 def pools(connection: Connection) -> dict[str, float]:
-    """Pool → seconds since one of its workers answered a canary."""
+    """Queue (a pool, or `send@eu`) → seconds since one of its workers answered a canary."""
     return {row.pool: row.ago for row in connection.execute(POOLS)}
 
 

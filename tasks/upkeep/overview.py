@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
+from tasks import names
+
 MOST: Final = 100_000
 """Where counting of messages stops; a number that has come this far is at least that."""
 
@@ -21,7 +23,7 @@ MOST_PEOPLE: Final = 1_000_000
 NOW = text("SELECT clock_timestamp()")
 
 STREAMS = text("""
-SELECT t.key, t.class AS class_, t.relay, t.doubt_policy, t.paused_at, t.pause_reason, (
+SELECT t.key, t.class AS class_, t.relay, t.region, t.doubt_policy, t.paused_at, t.pause_reason, (
     SELECT count(*) FROM (
         SELECT 1 FROM message m
         WHERE m.stream = t.key AND m.run_at <= (SELECT clock_timestamp()) LIMIT :most) x) AS due,
@@ -78,6 +80,7 @@ class StreamView:
     key: str
     class_: str
     relay: str
+    region: str | None
     doubt_policy: str
     paused_at: dt.datetime | None
     pause_reason: str | None
@@ -108,7 +111,7 @@ class SequenceView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """A pool: workers that answered within 90 s, and seconds since the last answer."""
+    """A pool, or a region of it: workers that answered within 90 s, and seconds since the last answer."""
 
     pool: str
     workers: int
@@ -160,6 +163,12 @@ class Overview:
     sequences: tuple[SequenceView, ...]
     pools: tuple[PoolView, ...]
     ticks: tuple[TickView, ...]
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Every queue: one a pool, and one a region that a stream names."""
+        regions = sorted({stream.region for stream in self.streams if stream.region})
+        return (*names.POOLS, *(names.queue_of("send", region) for region in regions))
 
     def sent_per_second(self, before: Overview) -> float:
         """Mails a second since an earlier overview; 0.0 where no time has passed."""

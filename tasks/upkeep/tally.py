@@ -23,6 +23,13 @@ FROM (SELECT message_id, ended_at FROM attempt WHERE outcome = 'in_doubt' LIMIT 
 JOIN message m ON m.id = a.message_id
 WHERE a.ended_at > clock_timestamp() - interval '1 hour' GROUP BY 1
 """)
+# A line that is due and was not looked at, or a fire of it that is not at its end.
+LAGS = text("""
+SELECT s.key, greatest(0, extract(epoch FROM clock_timestamp() - least(s.next_fire_at, (
+    SELECT min(f.fire_at) FROM schedule_fire f
+    WHERE f.state = 'claimed' AND f.schedule_key = s.key))))::float8 AS lag
+FROM schedule s ORDER BY 1
+""")
 # Backwards over the primary key: messages are made shortly before they are sent, so the newest are
 # those that just went wrong. What was put off and is due again has its reason too.
 TROUBLES = text("""
@@ -56,6 +63,11 @@ def outcomes_by_step(connection: Connection) -> dict[tuple[str, str, str], int]:
 def doubts_of_the_last_hour(connection: Connection) -> dict[str, int]:
     """Stream → attempts of the last hour whose reply never came; streams without one are absent."""
     return {row.stream: row.n for row in connection.execute(DOUBTS, {"most": MOST})}
+
+
+def schedule_lags(connection: Connection) -> dict[str, float]:
+    """Cron line → seconds that its oldest fire which is due, or not done yet, waits; 0.0: none does."""
+    return {row.key: row.lag for row in connection.execute(LAGS)}
 
 
 def troubles(connection: Connection, newest: int = NEWEST) -> tuple[Trouble, ...]:

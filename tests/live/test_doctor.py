@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from models.session import Database
-from tasks import names
+from tasks import names, regions
+from tasks.canary import store as canaries
 from tasks.upkeep import checks
 from tests.live import seeds
 from workers.cli.doctor import tell
@@ -142,6 +143,43 @@ def test_a_clock_that_is_off_is_told(database: Database) -> None:
     assert found(database, standing.clock)["clock"].severity == "fine"
     skewed = found(database, lambda c: standing.clock(c, lambda: time.time() + 3600))["clock"]
     assert skewed.severity == "warning" and "3600.0 s ahead of Postgres" in skewed.says
+
+
+def test_a_worker_whose_clock_is_off_is_named_and_one_of_long_ago_is_not(
+    database: Database,
+) -> None:
+    import time
+
+    with database.transaction() as connection:
+        canaries.seen(connection, "send", "send@good")
+        canaries.seen(connection, "send", "send@fast", lambda: time.time() + 60)
+        canaries.seen(connection, "upkeep", "upkeep@gone", lambda: time.time() - 60)
+    script(
+        database, "UPDATE canary SET seen_at = now() - interval '2 h' WHERE worker = 'upkeep@gone'"
+    )
+    (said,) = found(database, standing.worker_clocks).values()
+    assert said.check == "worker send@fast" and said.severity == "warning"
+    assert said.says == "its clock is 60.0 s ahead of Postgres" and "NTP" in said.next
+    script(database, "DELETE FROM canary WHERE worker = 'send@fast'")
+    assert found(database, standing.worker_clocks)["worker clocks"].severity == "fine"
+
+
+def test_a_region_that_nobody_answers_is_an_error_with_both_ways_out(database: Database) -> None:
+    answered(database, 1)
+    with database.transaction() as connection:
+        regions.move(connection, "marketing", "eu")
+    said = found(database, standing.pools)["pool send@eu"]
+    assert said.severity == "error" and said.says == "never answered"
+    assert "`dripfleet worker send --region eu`" in said.next
+    assert "`dripfleet stream set marketing --no-region`" in said.next
+    answered(database, 1, "send@eu")
+    assert found(database, standing.pools) == {"pools": fine("pools", "all answered within 90 s")}
+    with database.transaction() as connection:
+        regions.move(connection, "transactional", "us")
+    answered(database, 1, "send@us")
+    script(database, "DELETE FROM canary WHERE pool = 'send'")
+    said = found(database, standing.pools)["pool send"]
+    assert said.severity == "warning", "no stream needs it"
 
 
 def test_servers_that_are_down_hide_nothing(database: Database) -> None:

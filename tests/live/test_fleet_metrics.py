@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import event, text
 
 from models.session import Database
-from tasks import metrics
+from tasks import metrics, regions
 from tests.live.fleet import Fleet
 from workers.metrics.families import FLEET
 from workers.metrics.fleet import FleetCollector
@@ -51,6 +51,21 @@ def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
     fleet.send()
     with fleet.database.transaction() as connection:
         connection.execute(text("INSERT INTO canary VALUES ('send', 'one', clock_timestamp())"))
+        connection.execute(
+            text(
+                "INSERT INTO schedule (key, cron, zone, target, catch_up, max_lateness, next_wall,"
+                " next_fire_at, tzdata) VALUES ('news', '0 9 * * 1', 'UTC', '{}', 'latest', '1 h',"
+                " now(), now() - interval '5 min', '2026.6'), ('other', '0 9 * * 1', 'UTC', '{}',"
+                " 'latest', '1 h', now(), now() + interval '5 min', '2026.6')"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO schedule_fire (schedule_key, fire_at, state)"
+                " VALUES ('news', now() - interval '1 h', 'claimed')"
+            )
+        )
+        regions.move(connection, "transactional", "eu")
         connection.execute(text("INSERT INTO tick VALUES ('upkeep.reap', clock_timestamp())"))
     registry = registered(FleetCollector(fleet.database, valkey_url))
     found = {family.name: family for family in registry.collect()}
@@ -65,6 +80,11 @@ def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
     assert registry.get_sample_value("dripfleet_fleet_workers", {"pool": "send"}) == 1
     assert registry.get_sample_value("dripfleet_fleet_workers", {"pool": "churn"}) == 0
     assert registry.get_sample_value("dripfleet_fleet_queue_depth", {"queue": "send"}) == 0
+    assert registry.get_sample_value("dripfleet_fleet_queue_depth", {"queue": "send@eu"}) == 0
+    assert registry.get_sample_value("dripfleet_fleet_workers", {"pool": "send@eu"}) == 0
+    lag = "dripfleet_fleet_schedule_lag_seconds"
+    assert registry.get_sample_value(lag, {"schedule": "news"}) == pytest.approx(3600, abs=60)
+    assert registry.get_sample_value(lag, {"schedule": "other"}) == 0
     assert b"@example.com" not in generate_latest(registry)
 
 

@@ -291,3 +291,12 @@ def test_a_typed_column_becomes_a_number_or_a_reason(database: Database, tmp_pat
         attributes = connection.execute(text("SELECT attributes FROM subscriber")).scalar_one()
     assert attributes == {"spent": 12.5, "orders": 3}
     assert "column spent:number holds something that is not a number" in rejects.read_text()
+
+
+def test_a_dry_run_counts_the_consents_that_would_be_written(database: Database) -> None:
+    bring(database, "email,external_id,topic:news\na@x.de,1,yes\nb@x.de,2,no\n")
+    # One changes, one stays, one is new, and of one the id is another's.
+    content = "email,external_id,topic:news\na@x.de,1,no\nb@x.de,2,no\nc@x.de,3,yes\nd@x.de,1,yes\n"
+    foreseen = bring(database, content, dry_run=True)
+    assert foreseen.consents == 2
+    assert bring(database, content).consents == 2

@@ -31,6 +31,37 @@ def test_the_schema_goes_down_to_nothing_and_up_again(database: Database) -> Non
     assert migrate(database) == head()
 
 
+def test_regions_and_segments_are_put_aside_by_an_older_schema_and_nothing_is_sent_from_elsewhere(
+    database: Database,
+) -> None:
+    line = (
+        "INSERT INTO schedule (key, cron, zone, target, catch_up, max_lateness, tzdata)"
+        " VALUES ('{0}', '0 9 * * 1', 'UTC', '{1}', 'latest', '1 h', '2026.6')"
+    )
+    everybody = '{"sequence"\\: "a", "audience"\\: "all"}'
+    segment = '{"into"\\: "a", "segment"\\: "true"}'
+    with database.transaction() as connection:
+        for statement in (
+            "UPDATE stream SET region = 'eu' WHERE key = 'marketing'",
+            line.format("all", everybody),
+            line.format("some", segment),
+            "INSERT INTO schedule_fire (schedule_key, fire_at, state, target)"
+            f" VALUES ('some', now(), 'claimed', '{segment}')",
+            "INSERT INTO canary VALUES ('send@eu', 'w', now(), 0.1), ('send', 'w2', now(), 0.1)",
+        ):
+            connection.execute(text(statement))
+    assert downgrade(database, "0002") == "0002"
+    with database.transaction() as connection:
+        paused = connection.execute(
+            text("SELECT key, pause_reason FROM stream WHERE paused_at IS NOT NULL")
+        ).one()
+        assert paused.key == "marketing" and "region eu" in paused.pause_reason
+        assert connection.execute(text("SELECT key FROM schedule")).scalars().all() == ["all"]
+        assert connection.execute(text("SELECT state FROM schedule_fire")).scalar_one() == "missed"
+        assert connection.execute(text("SELECT pool FROM canary")).scalars().all() == ["send"]
+    assert migrate(database) == head()
+
+
 def test_the_models_describe_what_the_migrations_make(database: Database) -> None:
     with database.transaction() as connection:
         context = MigrationContext.configure(

@@ -23,6 +23,7 @@ from tasks import names
 from tasks.errors import Permanent
 from tasks.sequence import crontab, fire, timetable
 from tasks.sequence.cron import look
+from tasks.sequence.enroll import BATCH
 from tests.live import seeds
 from workers.cli import schedules as commands
 
@@ -75,8 +76,10 @@ def due_at(database: Database, instant: dt.datetime, key: str = "news") -> None:
     )
 
 
-def work(database: Database, ring: Callable[[str], bool] | None = None) -> dict[str, int]:
-    return fire.work(database, budget=30, ring=ring or (lambda name: False))
+def work(
+    database: Database, ring: Callable[[str], bool] | None = None, budget: float = 30
+) -> dict[str, int]:
+    return fire.work(database, budget=budget, ring=ring or (lambda name: False))
 
 
 def entered(database: Database) -> int:
@@ -99,6 +102,67 @@ def test_a_change_that_is_not_of_the_time_keeps_the_time(database: Database, key
     down_since(database, "1 hour")
     assert apply(database, f"{LINE}, catch_up: all, max_lateness: 2h") == {"news": "changed"}
     assert look(database).claimed == 1
+
+
+def some_are(database: Database, n: int) -> None:
+    """Of so many a condition holds: the last ones, behind a batch of others."""
+    ask(
+        database,
+        """UPDATE subscriber SET attributes = '{"vip"\\: true}' WHERE id IN
+           (SELECT id FROM subscriber ORDER BY id DESC LIMIT :n)""",
+        n=n,
+    )
+
+
+SEGMENT = LINE.replace("audience: all", "segment: 'sub.vip == true'")
+
+
+def test_a_fire_of_a_segment_enrolls_those_and_goes_on_behind_a_batch_of_none(
+    database: Database, key: str
+) -> None:
+    seeds.subscribers(database, BATCH + 20)
+    some_are(database, 7)
+    ask(database, "UPDATE subscriber SET stopped_at = now(), stopped_reason = 'unsubscribe'"
+        " WHERE id = (SELECT max(id) FROM subscriber)")  # fmt: skip
+    apply(database, SEGMENT)
+    down_since(database, "5 seconds")
+    assert look(database).claimed == 1
+    assert work(database)["entered"] == entered(database) == 6
+    (row,) = ask(database, "SELECT state, detail, after_id FROM schedule_fire")
+    assert row.state == "done" and row.detail["stopped"] == 1 and row.detail["enrolled"] == 6
+    with database.transaction() as connection:
+        (line,) = timetable.listed(connection)
+    assert line.does == "enroll those with sub.vip == true into two-mails"
+
+
+def test_a_fire_of_a_segment_goes_on_after_a_crash_in_its_middle(
+    database: Database, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds.subscribers(database, BATCH + 20)
+    some_are(database, BATCH + 10)
+    apply(database, SEGMENT)
+    down_since(database, "5 seconds")
+    look(database)
+    assert work(database, budget=0.001)["entered"] <= BATCH
+    first = entered(database)
+    ask(database, "UPDATE schedule_fire SET lease_until = NULL, retry_at = NULL")
+    work(database)
+    assert first < entered(database) == BATCH + 10
+
+
+def test_what_is_wrong_with_a_segment_is_said_where_it_stands(database: Database, key: str) -> None:
+    unknown = LINE.replace("audience: all", "segment: topic('newz')")
+    loaded = reads(f"schedules:\n  - {unknown}}}\n", "cron.yaml")
+    with database.transaction() as connection:
+        (finding,) = crontab.findings(connection, loaded)
+    assert str(finding).startswith("cron.yaml:2:87: ") and "did you mean 'news'?" in str(finding)
+
+
+def test_a_worker_of_before_takes_no_segment_for_everybody(database: Database, key: str) -> None:
+    """It looks for `sequence` and `audience`: a line that it cannot read has neither."""
+    apply(database, SEGMENT)
+    (row,) = ask(database, "SELECT target FROM schedule")
+    assert row.target == {"into": "two-mails", "segment": "sub.vip == true"}
 
 
 def test_a_fire_runs_once_however_many_look_and_work(database: Database, key: str) -> None:

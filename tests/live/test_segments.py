@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from models.session import Database
 from schedules.expression import ExpressionError, read
 from schedules.expression.evaluate import STALE, holds
-from tasks.audience.segments import segment_sql
 from tasks.errors import Permanent
+from tasks.segments import segment_sql
 from tasks.sequence.enroll import BATCH, Tally, enroll_all, enroll_selected
 from tasks.sequence.known import known_of
 from tests.live import seeds

@@ -50,6 +50,12 @@ def test_a_long_task_of_a_prefork_pool_is_no_silence(alive: ModuleType) -> None:
     assert alive.worker_fault("churn", FRESH | {("pool", "churn"): limit + 200})
 
 
+def test_a_worker_of_a_region_is_judged_by_the_canary_of_its_region(alive: ModuleType) -> None:
+    there = FRESH | ANSWERING | {("pool", "send@eu"): 151.0}
+    assert alive.worker_fault("send", there, "eu") and not alive.worker_fault("send", there)
+    assert not alive.worker_fault("upkeep", there, "eu"), "it has no regions"
+
+
 def test_beat_is_told_by_its_ticks(alive: ModuleType) -> None:
     assert alive.beat_fault(FRESH) == alive.beat_fault({}) == ""
     assert alive.beat_fault({key: 151.0 for key in FRESH})

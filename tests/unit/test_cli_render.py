@@ -34,6 +34,16 @@ def test_a_terminal_gets_a_table_without_control_characters(
     assert "\x1b[31m" not in out
 
 
+def test_a_time_stays_in_one_piece_however_narrow_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "50")
+    at = dt.datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=dt.UTC)
+    emit([{"says": "word " * 20, "fire_at": at, "more": "word " * 20}])
+    assert "2026-03-01 09:30:00Z" in capsys.readouterr().out
+
+
 def test_a_terminal_gets_json_if_it_asks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

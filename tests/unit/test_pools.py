@@ -6,12 +6,14 @@ import warnings
 from itertools import pairwise
 
 import pytest
+import structlog
 from celery import Celery
 
 from tasks import names
 from tasks.errors import Misconfigured
 from workers import beat, queues
 from workers.celery import build
+from workers.lifecycle import node_name
 from workers.pools import BY_NAME, CANARY, pool_named, visibility_timeout
 from workers.settings import FleetSettings, RedisSettings
 
@@ -92,6 +94,27 @@ def test_a_task_goes_to_its_pool_and_no_queue_is_made_by_accident() -> None:
             queues.route(stray, kwargs={"v": 1, "pool": "sned"})
 
 
+def test_a_region_of_the_send_pool_has_a_queue_that_is_named_and_never_made_by_accident() -> None:
+    there = build("send", REDIS, region="eu").conf
+    assert {queue.name for queue in there.task_queues} == {*names.POOLS, "send@eu"}
+    assert there.task_create_missing_queues is False
+    bell = dict(names.deliver("marketing", 500, "eu"))
+    assert queues.route(names.DELIVER, kwargs=bell)["queue"].name == "send@eu"
+    canary = dict(names.canary("send@eu"))
+    assert queues.route(names.CANARY, kwargs=canary)["queue"].name == "send@eu"
+    for odd in (names.deliver("marketing", 1, "EU"), names.deliver("marketing", 1, "e u")):
+        with pytest.raises(Misconfigured, match="expected a region's name"):
+            queues.route(names.DELIVER, kwargs=dict(odd))
+    with pytest.raises(Misconfigured, match="one of send"):
+        queues.route(names.CANARY, kwargs=dict(names.canary("churn@eu")))
+
+
+def test_a_worker_is_called_by_its_region_and_number() -> None:
+    host = node_name("send").partition("@")[2]
+    assert node_name("send@eu") == f"send-eu@{host}"
+    assert node_name("send@eu", 2) == f"send-eu-2@{host}"
+
+
 def test_beat_holds_four_ticks_that_outlive_a_clock_which_is_an_hour_fast() -> None:
     ticks = beat.ticks(FleetSettings())
     assert set(ticks) == {names.SCAN, names.DISPATCH, names.REAP, names.RESOLVE}
@@ -105,3 +128,18 @@ def test_celerys_own_scheduler_takes_these_ticks_and_adds_none() -> None:
 
     made = app(None)
     assert set(Scheduler(made, lazy=False).schedule) == set(beat.ticks(FleetSettings()))
+
+
+def test_a_broker_that_is_gone_is_said_once_and_once_that_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduler = beat.Ticker(app(None), lazy=False)
+    entry = next(iter(scheduler.schedule.values()))
+    with structlog.testing.capture_logs() as said:
+        for _ in range(3):
+            scheduler.apply_entry(entry)
+        monkeypatch.setattr(scheduler, "apply_async", lambda *_, **__: None)
+        for _ in range(3):
+            scheduler.apply_entry(entry)
+    assert [line["event"] for line in said] == ["ticks_lost", "ticks_again"]
+    assert "Redis" in said[0]["next"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tasks import names
 from tasks.sequence.outlook import span
 
 TICK_LATE = 60.0  # every tick's work is done every few seconds, whatever it finds
@@ -60,7 +61,12 @@ def _servers(view: Mapping[str, Any]) -> Iterator[Advice]:
     for row in view["pools"]:
         if row["seen_ago"] > CANARY_LATE:
             says = f"pool {row['pool']} has been silent for {ago(row['seen_ago'])}"
-            yield Advice(says, f"dripfleet worker {row['pool']}", True)
+            yield Advice(says, names.worker_of(row["pool"]), True)
+    # Without its workers a region's mails wait; other pools may be left out on purpose.
+    answered = {row["pool"] for row in view["pools"]}
+    for queue in view["queues"] if isinstance(view["queues"], Mapping) else ():
+        if queue not in answered and names.place_of(queue)[1]:
+            yield Advice(f"nobody answers the queue {queue}", names.worker_of(queue), True)
 
 
 def _paused(view: Mapping[str, Any]) -> Iterator[Advice]:
@@ -76,7 +82,8 @@ def _late(view: Mapping[str, Any]) -> Iterator[Advice]:
     for row in view["streams"]:
         if (row["oldest_due"] or 0) > DUE_LATE and row["paused_at"] is None:
             says = f"{row['key']}: the oldest due mail waits {ago(row['oldest_due'])}"
-            yield Advice(says, "dripfleet worker send (one more), or dripfleet doctor", True)
+            more = names.worker_of(names.queue_of("send", row.get("region")))
+            yield Advice(says, f"{more} (one more), or dripfleet doctor", True)
     if (view["to_plan_oldest"] or 0) > DUE_LATE:
         says = f"the planner is {ago(view['to_plan_oldest'])} behind"
         yield Advice(says, "dripfleet worker sequence (one more)", True)

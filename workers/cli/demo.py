@@ -27,7 +27,7 @@ STILL = 120.0  # seconds without a change after which something is wrong
 def register(app: typer.Typer) -> None:
     """Add `dripfleet demo`."""
     app.command(
-        epilog="Examples:\n\ndripfleet demo --customers 2000\n\ndripfleet demo --exit",
+        epilog="Examples:\n\ndripfleet demo --customers 2000 --exit",
     )(demo)
 
 

@@ -121,7 +121,7 @@ def _condition(text: str) -> Expression:
 
 def _predicate(database: Database, condition: Expression) -> tuple[str, dict[str, Any]]:
     """The condition as SQL, once its topics are known to be there."""
-    from tasks.audience.segments import segment_sql
+    from tasks.segments import segment_sql
     from tasks.sequence.publish import topic_keys
 
     with database.snapshot() as connection:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 import typer
 
+from tasks import names
 from workers.cli.doctor import doctor
 from workers.cli.render import say
 
@@ -18,8 +20,18 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add `up`, `worker`, `beat`, `flower`, `migrate`, `doctor`."""
-    app.command(epilog=_examples("up", "up --only send --only upkeep", "up --no-flower"))(up)
-    app.command(epilog=_examples("worker send", "worker churn --concurrency 1"))(worker)
+    app.command(
+        epilog=_examples(
+            "up",
+            "up --only send --only upkeep",
+            "up --no-flower",
+            "up --autoscale send=1:3",
+            "up --region eu --autoscale send@eu=1:3",
+        )
+    )(up)
+    app.command(
+        epilog=_examples("worker send", "worker send --region eu", "worker churn --concurrency 1")
+    )(worker)
     app.command(epilog=_examples("beat"))(beat)
     app.command(epilog=_examples("flower"))(flower)
     app.command(epilog=_examples("migrate", "migrate --to base --yes"))(migrate)
@@ -29,6 +41,15 @@ def register(app: typer.Typer) -> None:
 def up(
     only: list[str] | None = typer.Option(
         None, metavar="POOL", help="Only this pool's worker; may be given again. Default: all."
+    ),
+    region: list[str] | None = typer.Option(
+        None, help="A send worker for the streams of this region as well; may be given again."
+    ),
+    autoscale: list[str] | None = typer.Option(
+        None,
+        metavar="POOL=MIN:MAX",
+        help="As many workers as keep the oldest due row within DRIPFLEET_AUTOSCALE_TARGET_AGE,"
+        " of send, send@REGION or sequence; may be given again. Default: one each.",
     ),
     beat: bool = typer.Option(True, help="Run beat here."),
     flower: bool = typer.Option(True, help="Run Flower here."),
@@ -41,10 +62,18 @@ def up(
     from models.migrate import migrate as bring_to_head
     from models.session import Database
     from tasks.names import POOLS
+    from workers.autoscale import Bounds
     from workers.embedded.stack import Stack
     from workers.pools import pool_named
     from workers.supervisor import Fleet
 
+    for each in region or ():
+        if not re.fullmatch(names.REGION, each):
+            raise typer.BadParameter(
+                f"{each[:64]!r} is no region's name: expected small letters, digits and -",
+                param_hint="--region",
+            )
+    bounds = [Bounds.parse(each) for each in autoscale or ()]
     pools: list[str] = [pool_named(name).name for name in dict.fromkeys(only or POOLS)]
     with Stack(say=say) as stack:
         database = Database(stack.database_url, name="dripfleet-migrate", size=1)
@@ -52,7 +81,15 @@ def up(
         _check(pools, stack.environment())
         _tell_if_older(database, stack)
         database.close()
-        fleet = Fleet(stack, pools=pools, beat=beat, flower=flower, say=say)
+        fleet = Fleet(
+            stack,
+            pools=pools,
+            regions=region or (),
+            scale=bounds,
+            beat=beat,
+            flower=flower,
+            say=say,
+        )
         with fleet.signals():
             try:
                 fleet.start()
@@ -70,7 +107,11 @@ def worker(
     pool: str = typer.Argument(
         help="sequence, send, personalize, churn, quantum or upkeep.", envvar="DRIPFLEET_POOL"
     ),
+    region: str | None = typer.Option(
+        None, help="Of a send worker: it sends the streams of this region only (DRIPFLEET_REGION)."
+    ),
     name: str | None = typer.Option(None, help="POOL@HOST by default; unique in the fleet."),
+    number: int = typer.Option(1, min=1, help="Which one of its kind here: part of that name."),
     concurrency: int | None = typer.Option(None, min=1, help="Tasks side by side."),
 ) -> int:
     """Run one worker process of a pool, for systemd or Kubernetes; SIGTERM drains it."""
@@ -78,8 +119,12 @@ def worker(
     from workers.pools import pool_named
 
     chosen = pool_named(pool)
+    if region is not None and chosen.name not in names.REGIONAL:
+        raise typer.BadParameter(f"pool {chosen.name} has no regions; expected {_regional()}")
     _require("DRIPFLEET_DATABASE_URL", "DRIPFLEET_REDIS_URL")
-    return run_worker(chosen, name=name, concurrency=concurrency)
+    if region is not None:
+        os.environ["DRIPFLEET_REGION"] = region
+    return run_worker(chosen, name=name, number=number, concurrency=concurrency)
 
 
 def beat() -> int:
@@ -129,6 +174,10 @@ def _check(pools: list[str], environment: dict[str, str]) -> None:
     os.environ.update(environment)
     for pool in pools:
         settings_of(pool_named(pool))
+
+
+def _regional() -> str:
+    return " or ".join(sorted(names.REGIONAL))
 
 
 def _tell_if_older(database: Database, stack: Stack) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+# As `plain` writes one; people need no fractions of a second.
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?([+-]\d\d:\d\d)", re.ASCII)
 
 
 class ExitCode(IntEnum):
@@ -70,7 +75,9 @@ def emit(
         records = [plain(row) for row in data]
         names = list(columns or (records[0] if records else ()))
         for name in names:
-            table.add_column(name.replace("_", " "), overflow="fold")
+            # A time that is broken in two is read wrong; words may be.
+            whole = any(_INSTANT.fullmatch(str(record.get(name))) for record in records)
+            table.add_column(name.replace("_", " "), overflow="fold", no_wrap=whole)
         rows = [[record.get(name) for name in names] for record in records]
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
@@ -161,6 +168,8 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
+    if found := _INSTANT.fullmatch(str(value)):
+        return f"{found[1]} {found[2]}{'Z' if found[3] == '+00:00' else found[3]}"
     # A control character from somebody's data must not reach the terminal.
     return "".join(
         c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(value)

@@ -81,7 +81,7 @@ def _look(services: Services, before: Overview | None) -> tuple[dict[str, Any], 
         now = overview(connection)
         wrong = troubles(connection)
     view: dict[str, Any] = plain(now)
-    view["queues"] = _depths(services.redis_url)
+    view["queues"] = _depths(services.redis_url, now.queues)
     view["flower"] = _flower()
     view["troubles"] = plain(wrong)
     if before is not None:
@@ -89,14 +89,14 @@ def _look(services: Services, before: Overview | None) -> tuple[dict[str, Any], 
     return view, now
 
 
-def _depths(url: str | None) -> dict[str, int] | str:
+def _depths(url: str | None, queues: Sequence[str]) -> dict[str, int] | str:
     """How many doorbells wait in each queue, or a word on why nobody knows."""
     import redis
 
     from workers.metrics.fleet import queue_depths
 
     try:
-        return queue_depths(url)
+        return queue_depths(url, queues)
     except ValueError as fault:
         return str(fault)
     except redis.RedisError as error:

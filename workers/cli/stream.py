@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import typer
 
+from tasks import names
 from workers.cli.context import connected
 from workers.cli.render import emit, plain, say
 
-stream = typer.Typer(no_args_is_help=True, help="Look at streams, pause and resume them.")
+stream = typer.Typer(
+    no_args_is_help=True,
+    help="Look at streams, pause and resume them, and say from which region they are sent.",
+)
 
 KEY = typer.Argument(help="Key of a stream: marketing, transactional, or one of yours.")
 
@@ -19,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 @stream.command("list", epilog="Examples:\n\ndripfleet stream list\n\ndripfleet stream list --json")
 def list_(as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too.")) -> None:
-    """List the streams: relay, doubt policy, and why one is paused."""
+    """List the streams: relay, region, doubt policy, and why one is paused."""
     from sqlalchemy import select
 
     from models.sequence import Stream
@@ -53,6 +59,44 @@ def resume(key: str = KEY) -> None:
         _require(connection, key)
         moves.resume_stream(connection, key)
     say(f"stream {key}: goes on")
+
+
+@stream.command(
+    "set",
+    epilog="Examples:\n\ndripfleet stream set marketing --region eu\n\n"
+    "dripfleet stream set marketing --no-region",
+)
+def set_(
+    key: str = KEY,
+    region: str | None = typer.Option(
+        None,
+        help="Small letters, digits and -: the send workers of this region send it, and no other.",
+    ),
+    no_region: bool = typer.Option(False, "--no-region", help="Those that name no region send it."),
+) -> None:
+    """Say from which region a stream is sent; what is due goes there from the next second on.
+
+    First start workers there (`dripfleet worker send --region eu`), which know the stream's relay.
+    """
+    if (region is None) == (not no_region):
+        raise typer.BadParameter("expected one of --region NAME or --no-region")
+    if region is not None and not re.fullmatch(names.REGION, region):
+        raise typer.BadParameter(
+            f"{region[:64]!r} is no region's name: expected small letters, digits and -, such as eu",
+            param_hint="--region",
+        )
+    from tasks import regions
+    from tasks.canary import store as canaries
+
+    queue = names.queue_of("send", region)
+    with connected() as services, services.database.transaction() as connection:
+        _require(connection, key)
+        moved = regions.move(connection, key, region)
+        answered = queue in canaries.latest(connection)
+    where = f"is sent from region {region}" if region else "is sent by workers that name no region"
+    say(f"stream {key}: {where}{'' if moved else ', as before'}")
+    if not answered:
+        say(f"nobody has answered {queue} yet: `{names.worker_of(queue)}`", style="yellow")
 
 
 def _require(connection: object, key: str) -> None:

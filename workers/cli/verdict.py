@@ -20,8 +20,10 @@ _NO_SCHEMA = ("UndefinedTable", "UndefinedColumn", "UndefinedFunction", "Undefin
 
 def verdict(error: BaseException) -> tuple[ExitCode, str]:
     """The exit code and the sentence for an exception that ended a command."""
-    spoken = (("schedules.findings", "DefinitionError"), ("models.session", "BadDatabaseUrl"))
-    if isinstance(error, DripfleetError) or any(_is(error, *kind) for kind in spoken):
+    # A file with findings ends `apply` as it ends `validate`.
+    if _is(error, "schedules.findings", "DefinitionError"):
+        return ExitCode.FINDINGS, str(error)
+    if isinstance(error, DripfleetError) or _is(error, "models.session", "BadDatabaseUrl"):
         return ExitCode.FAULT, str(error)
     cause = getattr(error, "orig", None) or error
     if type(cause).__name__ in _NO_SCHEMA:

@@ -32,6 +32,7 @@ def look(database: Database) -> Iterator[Finding]:
     """Every check, each in a transaction of its own: one that fails hides nothing of the others."""
     for name, check in (
         ("clock", clock),
+        ("worker clocks", worker_clocks),
         ("pools", pools),
         ("ticks", ticks),
         ("due", due),
@@ -71,9 +72,28 @@ def clock(connection: Connection, here: Callable[[], float] = time.time) -> Iter
         yield fine("clock", "this machine agrees with Postgres")
 
 
+def worker_clocks(connection: Connection) -> Iterator[Finding]:
+    """The same of each worker's machine, as it said with its canary."""
+    off = checks.clocks(connection, SKEW)
+    for worker, ahead in off.items():
+        which = "ahead of" if ahead > 0 else "behind"
+        yield warning(
+            f"worker {worker}",
+            f"its clock is {abs(ahead):.1f} s {which} Postgres",
+            "let its machine follow NTP; nothing is sent late or early for it, but its logs mislead",
+        )
+    if not off:
+        yield fine("worker clocks", "every worker agrees with Postgres")
+
+
 def pools(connection: Connection) -> Iterator[Finding]:
-    """Who answered a canary, put through its own queue, lately."""
+    """Who answered a canary, put through its own queue, lately; regions of streams among them."""
     ago = checks.pools(connection)
+    streams = checks.streams(connection)
+    regional = {names.queue_of("send", s.region): s.key for s in streams if s.region}
+    needed = {*NEEDED, *regional}
+    if regional and all(stream.region for stream in streams):
+        needed.discard("send")
     if not ago:
         yield warning("pools", "no worker has answered yet", "start them: `dripfleet up`")
         return
@@ -84,18 +104,23 @@ def pools(connection: Connection) -> Iterator[Finding]:
             "start them (`dripfleet up`); if they run, look whether they reach Redis",
         )
         return
-    for pool in names.POOLS:
-        tell = error if pool in NEEDED else warning
+    queues = (*names.POOLS, *sorted(regional))
+    for pool in queues:
+        tell = error if pool in needed else warning
         if pool not in ago:
-            hint = f"start it: `dripfleet worker {pool}`"
+            hint = f"start it: `{names.worker_of(pool)}`"
+            if stream := regional.get(pool):
+                hint += (
+                    f"; or take stream {stream} out: `dripfleet stream set {stream} --no-region`"
+                )
             yield tell(f"pool {pool}", "never answered", hint)
         elif ago[pool] > SILENT:
             yield tell(
                 f"pool {pool}",
                 f"has not answered for {words(ago[pool])}",
-                f"look into its log, and start it again: `dripfleet worker {pool}`",
+                f"look into its log, and start it again: `{names.worker_of(pool)}`",
             )
-    if all(ago.get(pool, SILENT + 1) <= SILENT for pool in names.POOLS):
+    if all(ago.get(pool, SILENT + 1) <= SILENT for pool in queues):
         yield fine("pools", f"all answered within {SILENT:.0f} s")
 
 
@@ -136,7 +161,8 @@ def due(connection: Connection) -> Iterator[Finding]:
                 f"stream {stream.key}",
                 f"its oldest due mail waits for {words(stream.oldest_due)}, more than"
                 f" {words(slo)} (DRIPFLEET_OVERDUE_SLO)",
-                "look whether the send pool answers, and start more of it: `dripfleet worker send`",
+                "look whether the send pool answers, and start more of it:"
+                f" `{names.worker_of(names.queue_of('send', stream.region))}`",
             )
     waits = checks.to_plan(connection)
     if (waits or 0) > slo:

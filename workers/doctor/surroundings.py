@@ -30,6 +30,7 @@ SETTINGS = (
     "tasks.moves.settings:IdentitySettings",
     "tasks.send.settings:SendSettings",
     "tasks.upkeep.verify:VerifySettings",
+    "workers.autoscale:AutoscaleSettings",
     "workers.metrics.export:MetricsSettings",
     "workers.settings:FleetSettings",
     "workers.settings:RedisSettings",

@@ -102,7 +102,9 @@ class Exporter:
         self._server.server_close()
 
 
-def start(pool: str, settings: MetricsSettings, home: Path, *, supervised: bool) -> Exporter | None:
+def start(
+    queue: str, settings: MetricsSettings, home: Path, *, supervised: bool
+) -> Exporter | None:
     """Count and serve, from now on; None: it is off, or no port is free (said in the log)."""
     base = settings.metrics_port
     if base is None:
@@ -117,7 +119,7 @@ def start(pool: str, settings: MetricsSettings, home: Path, *, supervised: bool)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     meter = ProcessMeter(registry)
-    place = names.POOLS.index(pool)
+    place = list(map(str, names.POOLS)).index(names.place_of(queue)[0])
     ports = [base + place, *(base + spare for spare in SPARE)]
     try:
         server = serve(registry, settings.metrics_address, ports)
@@ -126,7 +128,7 @@ def start(pool: str, settings: MetricsSettings, home: Path, *, supervised: bool)
         log.warning("metrics_not_served", why=str(fault))
         return None
     metrics.use(meter)
-    told = _tell(home, pool, f"{settings.metrics_address}:{server.server_port}")
+    told = _tell(home, queue, f"{settings.metrics_address}:{server.server_port}")
     exporter = Exporter(meter, server, settings.metrics_address, told)
     log.info("metrics_served", url=exporter.url)
     return exporter
@@ -154,14 +156,14 @@ def serve(registry: CollectorRegistry, address: str, ports: list[int]) -> WSGISe
     )
 
 
-def _tell(home: Path, pool: str, target: str) -> Path | None:
+def _tell(home: Path, queue: str, target: str) -> Path | None:
     """Write where this process serves, for Prometheus to find."""
-    path = home / "run" / "metrics" / f"{pool}-{target.rpartition(':')[2]}.json"
+    path = home / "run" / "metrics" / f"{queue}-{target.rpartition(':')[2]}.json"
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Whole or not at all: Prometheus reads when it likes.
         new = path.with_suffix(".new")
-        new.write_text(json.dumps([{"targets": [target], "labels": {"pool": pool}}]) + "\n")
+        new.write_text(json.dumps([{"targets": [target], "labels": {"pool": queue}}]) + "\n")
         new.replace(path)
         return path
     return None

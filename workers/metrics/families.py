@@ -65,9 +65,10 @@ FLEET: Final = (
     Family("dripfleet_fleet_enrollments", "gauge", ("sequence", "state"), "people in a sequence; state: active, and of these waiting, held"),
     Family("dripfleet_fleet_to_plan", "gauge", (), "enrollments that the planner has to look at"),
     Family("dripfleet_fleet_to_plan_oldest_seconds", "gauge", (), "how long the oldest of them waits"),
-    Family("dripfleet_fleet_workers", "gauge", ("pool",), "workers that answered their canary within 90 s"),
+    Family("dripfleet_fleet_workers", "gauge", ("pool",), "workers that answered their canary within 90 s; pool: also send@REGION"),
     Family("dripfleet_fleet_canary_seconds", "gauge", ("pool",), "since a worker of the pool last answered"),
     Family("dripfleet_fleet_tick_seconds", "gauge", ("tick",), "since a tick's work was last done"),
+    Family("dripfleet_fleet_schedule_lag_seconds", "gauge", ("schedule",), "how long the oldest fire that is due, or not done yet, waits; 0: none does"),
     Family("dripfleet_fleet_stream_paused", "gauge", ("stream",), "1: the stream is paused"),
     Family("dripfleet_fleet_sequence_paused", "gauge", ("sequence",), "1: the sequence is paused"),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 from prometheus_client.core import Metric
@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.session import Database
 from tasks.names import POOLS
 from tasks.upkeep.overview import Overview, overview
-from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step
+from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
 from workers.metrics.process import gauge
 
 log = structlog.get_logger()
@@ -29,8 +29,8 @@ KEPT = 5.0
 Labelled = dict[tuple[str, ...], float]
 
 
-def queue_depths(url: str | None) -> dict[str, int]:
-    """How many doorbells wait in each queue.
+def queue_depths(url: str | None, queues: Sequence[str] = POOLS) -> dict[str, int]:
+    """How many doorbells wait in each of these queues.
 
     Raises:
         redis.RedisError: it does not answer.
@@ -42,7 +42,7 @@ def queue_depths(url: str | None) -> dict[str, int]:
         raise ValueError("depths are not read through sentinels")
     with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
         # A list a queue, of its name: what kombu makes of queues without priorities.
-        return {pool: int(client.llen(pool)) for pool in POOLS}
+        return {queue: int(client.llen(queue)) for queue in queues}
 
 
 class FleetCollector(Collector):
@@ -70,6 +70,7 @@ class FleetCollector(Collector):
         self._lock = threading.Lock()
         self._families: list[Metric] = []
         self._good_until = float("-inf")
+        self._queues: tuple[str, ...] = POOLS
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: registering it must not look."""
@@ -86,23 +87,25 @@ class FleetCollector(Collector):
 
     def _look(self) -> Iterator[Metric]:
         began = time.monotonic()
-        yield from self._redis()
         try:
             with self._database.snapshot() as connection:
-                found = list(_of_postgres(connection))
+                now = overview(connection)
+                found = list(_of_postgres(connection, now))
+            self._queues = now.queues
         except SQLAlchemyError as error:
             log.warning("fleet_not_seen", kind=type(error).__name__)
             yield gauge("dripfleet_fleet_postgres_up", 0)
         else:
             yield gauge("dripfleet_fleet_postgres_up", 1)
             yield from found
+        yield from self._redis()
         yield gauge("dripfleet_fleet_look_seconds", time.monotonic() - began)
 
     def _redis(self) -> Iterator[Metric]:
         import redis
 
         try:
-            depths = queue_depths(self._redis_url)
+            depths = queue_depths(self._redis_url, self._queues)
         except ValueError:
             return
         except redis.RedisError as error:
@@ -113,8 +116,7 @@ class FleetCollector(Collector):
         yield gauge("dripfleet_fleet_queue_depth", {(q,): n for q, n in depths.items()})
 
 
-def _of_postgres(connection: Connection) -> Iterator[Metric]:
-    now = overview(connection)
+def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
     streams, sequences = now.streams, now.sequences
     doubts = doubts_of_the_last_hour(connection)
     yield gauge("dripfleet_fleet_exact", now.exact and now.people_exact)
@@ -136,9 +138,11 @@ def _of_postgres(connection: Connection) -> Iterator[Metric]:
     yield gauge("dripfleet_fleet_to_plan", now.to_plan)
     yield gauge("dripfleet_fleet_to_plan_oldest_seconds", now.to_plan_oldest or 0.0)
     # A pool that never answered is silent as well, and says 0.
-    workers: Labelled = {(pool,): 0 for pool in POOLS}
+    workers: Labelled = {(queue,): 0 for queue in now.queues}
     yield gauge("dripfleet_fleet_workers", workers | {(p.pool,): p.workers for p in now.pools})
     yield gauge("dripfleet_fleet_canary_seconds", {(p.pool,): p.seen_ago for p in now.pools})
+    lags = schedule_lags(connection)
+    yield gauge("dripfleet_fleet_schedule_lag_seconds", {(key,): lag for key, lag in lags.items()})
     yield gauge("dripfleet_fleet_tick_seconds", {(t.name,): t.ago for t in now.ticks})
     yield gauge(
         "dripfleet_fleet_stream_paused", {(s.key,): s.paused_at is not None for s in streams}

@@ -51,6 +51,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 DRIPFLEET_HOME: /var/lib/dripfleet/home
 DRIPFLEET_JOURNAL_DIR: /var/lib/dripfleet/journals
 DRIPFLEET_DRAIN_WAIT: {{ .Values.drainWait | int | quote }}
+{{- if .Values.region }}
+DRIPFLEET_REGION: {{ .Values.region | quote }}
+{{- end }}
 {{- if .Values.metrics.enabled }}
 DRIPFLEET_METRICS_ADDRESS: 0.0.0.0
 DRIPFLEET_METRICS_PORT: {{ .Values.metrics.port | int | quote }}

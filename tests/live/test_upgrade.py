@@ -1,0 +1,72 @@
+"""A migration is applied while mail is in flight: workers of both versions go on, nothing is lost or sent twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import text
+
+from models.migrate import downgrade, head, migrate
+from tasks.moves import claim
+from tasks.moves.settings import DeliverySettings
+from tasks.send.service import Service
+from tasks.upkeep.verify import VerifySettings, verify
+from tests.live import seeds
+from tests.live.fleet import Fleet, eventually
+from workers.cli.audit import SinkLedger
+
+Make = Callable[..., Fleet]
+MAILS = 40
+REGION = "\n                  AND t.region IS NOT DISTINCT FROM CAST(:region AS text)"
+
+
+@pytest.fixture
+def as_before(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Claims are those of a worker of before the migration, until this is undone."""
+    assert REGION in str(claim.CLAIM)
+    monkeypatch.setattr(claim, "CLAIM", text(str(claim.CLAIM).replace(REGION, "")))
+    return monkeypatch
+
+
+def due(fleet: Fleet, domain: str) -> None:
+    """Plan one mail each for so many more people."""
+    people = seeds.subscribers(fleet.database, MAILS, domain=domain)
+    seeds.enroll(fleet.database, "one-mail", people)
+    fleet.scan()
+
+
+def test_an_upgrade_with_mail_in_flight_loses_nothing_and_sends_nothing_twice(
+    fleet_with: Make, as_before: pytest.MonkeyPatch
+) -> None:
+    # Each reply comes late, so that mails stand behind their dot while the schema changes.
+    fleet = fleet_with("dot:stall,seconds=0.4")
+    assert downgrade(fleet.database, "0002") == "0002"
+    fleet.enrolled(MAILS)
+    with ThreadPoolExecutor(1) as worker:
+        sending = worker.submit(fleet.send)
+        eventually(lambda: {"armed", "sent"} <= set(fleet.states()))
+        assert migrate(fleet.database) == head()
+        assert fleet.states()["sent"] < MAILS, "it waited for no mail"
+        # The worker of before finds what becomes due in the new schema.
+        due(fleet, "later.example.com")
+        assert sending.result(60)["sent"] == 2 * MAILS
+
+    due(fleet, "last.example.com")
+    assert fleet.service.loop.join(10), "it drains"
+    as_before.undo()
+    new = Service(fleet.database, fleet.settings)
+    try:
+        ticket = new.store.answer("marketing", 500)
+        assert ticket is not None and ticket.wait(30) == {"claimed": MAILS, "sent": MAILS}
+    finally:
+        new.loop.join(10)
+    report = verify(
+        fleet.database,
+        DeliverySettings(),
+        VerifySettings(),
+        ledger=SinkLedger(fleet.sink.ledger),
+    )
+    assert report.clean and report.states == {"sent": 3 * MAILS}
+    assert report.sink is not None and report.sink.known == 3 * MAILS
