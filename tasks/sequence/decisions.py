@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
     "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled",
+    "evident",
 ]  # fmt: skip
 
 
@@ -39,6 +40,7 @@ _LINES: Final[dict[str, str]] = {
     "postponed": "{step}: moved to {until}, because of {reason}",
     "retried": "{step}: an operator put the failed mail back into its queue",
     "settled": "{step}: an operator settled the doubt: {reason}",
+    "evident": "{step}: word came from outside about the doubt: {reason}",
     "put_off": "{step}: could not be planned ({why}); it is looked at again in five minutes",
     "parked": "{step}: held, because of {reason}; it was due {due_at}",
     "branched": "{step}: goes on to {to}, because {said}",

@@ -32,6 +32,11 @@ WHY = {
     "moved_on": "another mail of its enrollment is under way, or a later one went out",
     "late": "its time is over; --late takes those too",
     "not_in_doubt": "it is not in doubt",
+    "in_flight": "it waits for the relay's own reply",
+    "not_tried": "no such try of it is on record",
+    "answered": "the relay has answered for it already",
+    "several_tries": "it was tried more than once, and this does not say which try it speaks of",
+    "said_already": "another line spoke of it first",
 }
 """What a refusal in a word means to a person."""
 
