@@ -69,7 +69,8 @@ GIVE_BACK = text(
                          * (0.8 + 0.4 * random())))), m.expires_at, clock_timestamp()),
                      m.expires_at) END,
         crashes = m.crashes + CAST(t.crashed AS integer),
-        reason = t.reason,
+        reason = CASE WHEN m.crashes + 1 >= :max_crashes AND t.crashed AND lm.was = 'working'
+                      THEN 'poison' ELSE t.reason END,
         last_stage = coalesce(t.stage, m.last_stage), last_code = coalesce(t.code, m.last_code)""",
         source=SAME,
         returning=", m.epoch, m.armed_at, m.content_sha256, t.stage, t.code",
@@ -182,7 +183,7 @@ def give_back(
 ) -> int:
     """Put rows of this epoch back into their queue, armed ones as attempts `not_sent`.
 
-    A row whose render child died `max_crashes` times ends failed instead, with its reason.
+    A row whose render child died for the last of `max_crashes` times ends failed instead: poison.
     """
     parameters = _rows(rows) | {
         "owner": owner,

@@ -103,6 +103,7 @@ class Store:
                 owner=self._loop.owner,
                 lease=self._delivery.working_lease,
                 cursor=cursor,
+                alone=self._delivery.alone,
             )
         if claimed.cursor is not None:
             with self._lock:

@@ -198,6 +198,9 @@ class World:
         suspects = [row.id for row in self.rows().values()
                     if row.crashes > 2 and row.owner == str(worker.owner)]  # fmt: skip
         assert len(suspects) <= 1, f"suspects side by side: {suspects}"
+        mine = [row for row in self.rows().values() if row.owner == str(worker.owner)]
+        alone = [row.id for row in mine if row.crashes >= SETTINGS.alone]
+        assert not alone or len(mine) == 1, f"not alone: {alone}"
         unfit = [row for row in found if row.unfit]
         if unfit:
             with self.inside.transaction() as connection:
