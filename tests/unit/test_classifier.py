@@ -178,7 +178,7 @@ def test_a_reply_is_read_however_it_is_cut(stream: bytes, codes: list[int]) -> N
 
 @pytest.mark.parametrize(
     "line",
-    [b"\r\n", b"25\r\n", b"2x0 a\r\n", b"150 a\r\n", b"650 a\r\n", b"250_a\r\n", b"hello\r\n",
+    [b"\r\n", b"\n", b"25\r\n", b"2x0 a\r\n", b"150 a\r\n", b"650 a\r\n", b"250_a\r\n", b"hello\r\n",
      b"\xb250 a\r\n"],
 )  # fmt: skip
 def test_what_is_no_reply_is_garbage_and_all_behind_it(line: bytes) -> None:
