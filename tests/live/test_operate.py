@@ -326,6 +326,18 @@ def test_the_command_line_tries_again_and_settles(
     assert fleet.states() == {"in_doubt": 3}
     said("doubt", "resolve", str(first), str(second), "--as", "drop", "--reason", "log of mx1")
     assert said("retry", "--sequence", "one-mail", "--since", "1h", "--dry-run")["retried"] == 2
+    listed = said("retry", "--list", "--reason", "operator", "--sequence", "one-mail")
+    assert [(row["id"], row["retry"]) for row in listed] == [(second, "yes"), (first, "yes")]
+    assert said("retry", "--list", "--reason", "poison") == []
+    assert len(said("retry", "--list", "--most", "1")) == 1
+    script(
+        fleet.database,
+        "UPDATE subscriber SET stopped_at = now(), stopped_reason = 'unsubscribe' WHERE id ="
+        " (SELECT subscriber_id FROM message WHERE id = :id)",
+        id=second,
+    )
+    assert said("retry", "--list")[0]["retry"] == "no: its subscriber was stopped"
+    script(fleet.database, "UPDATE subscriber SET stopped_at = NULL, stopped_reason = NULL")
     assert said("retry", str(first))["retried"] == 1
     assert said("retry", "--sequence", "one-mail", "--reason", "operator") == {
         "retried": 1, "refused": {}, "dry_run": False,
@@ -340,6 +352,7 @@ def test_the_command_line_tries_again_and_settles(
         ["retry", "1", "--sequence", "one-mail"],
         ["retry", "1", "--since", "2h"],
         ["retry", str(2**64)],
+        ["retry", "1", "--list"],
         ["retry", "--sequence", "one-mail", "--since", "soon"],
         ["doubt", "resolve", str(first), "--as", "sent", "--reason", "a\nb"],
         ["doubt", "resolve", str(first), "--as", "sent", "--reason", " "],
