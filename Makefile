@@ -22,7 +22,7 @@ check: $(VENV)/.installed  ## What must be true of the code before it is run.
 bench: $(VENV)/.installed  ## The first figure: mails a second through the fleet, and smtp-source beside it.
 	$(BIN)/python -m tests.bench.first_figure $(ARGS)
 
-mutate: $(VENV)/.installed  ## Which guards could go unnoticed (ARGS="cycle --quick"; an hour for all).
+mutate: $(VENV)/.installed  ## Which guards could go unnoticed (ARGS="cycle --quick"); an hour for all.
 	$(BIN)/python -m tests.mutation $(ARGS)
 
 # pip needs minutes for what uv does in seconds; pip brings uv, uv does the rest.

@@ -176,6 +176,13 @@ def test_a_reply_is_read_however_it_is_cut(stream: bytes, codes: list[int]) -> N
     assert read(*(stream[n : n + 1] for n in range(len(stream)))) == (codes, None, False)
 
 
+def test_a_line_keeps_all_of_its_text_whichever_way_it_ends() -> None:
+    for end in (b"\r\n", b"\n"):
+        (reply,) = ReplyReader().feed(b"250 2.0.0 Ok" + end)
+        assert Reply.of(reply) == Reply(250, "2.0.0", "Ok")
+    assert read(b"\n") == ([], "a line that is no SMTP reply", False)
+
+
 @pytest.mark.parametrize(
     "line",
     [b"\r\n", b"\n", b"25\r\n", b"2x0 a\r\n", b"150 a\r\n", b"650 a\r\n", b"250_a\r\n", b"hello\r\n",
