@@ -189,3 +189,34 @@ def test_a_lease_too_short_for_the_dot_is_refused_and_comes_back(world: World) -
     world.time_passes(95)
     assert not world.arm(worker, held)
     assert row(world, held).state == "scheduled"
+
+
+@pytest.mark.parametrize("code", [451, 554])
+@pytest.mark.parametrize("stage", ["scheduled", "working"])
+def test_a_no_of_an_earlier_try_leaves_the_resend_where_it_is(
+    world: World, stage: str, code: int
+) -> None:
+    worker, old = one(world)
+    in_doubt_by_the_reaper(world, worker, old, code)
+    world.time_passes(1000)
+    world.resolve()
+    if stage == "working":
+        world.claim(world.workers[1], "transactional", 1)
+    epoch = row(world, old).epoch
+    world.record(worker, old)
+    after = row(world, old)
+    if stage == "working":
+        assert (after.state, after.epoch) == ("working", epoch)
+    else:
+        assert after.state == "scheduled" and after.due
+
+
+def test_a_reply_that_finds_its_row_dropped_by_an_operator_is_written_and_moves_nothing(
+    world: World,
+) -> None:
+    worker, held = one(world)
+    in_doubt_by_the_reaper(world, worker, held, 451)
+    world.operator_settles(row(world, held), "drop")
+    world.record(worker, held)
+    after = row(world, held)
+    assert after.state == "failed" and after.tries == ["1:deferred:"]
