@@ -42,9 +42,12 @@ class Claim:
 # What is due in a stream, oldest first. Compared with a subselect: `clock_timestamp()` bare is
 # volatile and no index condition, and an empty look would walk every future row. The more crashes a
 # row has seen the fewer of its kind are taken at once, so that the guilty one ends up alone while
-# two kills of a worker with a full window cost seconds, not minutes; of those with more than two a
-# process holds one. What was passed over keeps the cursor from moving on. `unfit`: stopped,
-# suppressed, expired, or accepted after all; `refuse` gives it the reason.
+# kills of a worker with a full window cost seconds, not minutes: fifty after two crashes, ten after
+# more, which a process holds until all are through. The last three tries before `poison` it makes
+# quite alone, taken by a process that holds nothing and takes nothing else meanwhile: what then takes
+# the process down is that row, and no crash condemns a row that was merely near. What was passed over
+# keeps the cursor from moving on. `unfit`: stopped, suppressed, expired, or accepted after all;
+# `refuse` gives it the reason.
 CLAIM = text("""
 WITH due AS MATERIALIZED (
     SELECT m.id, m.run_at, m.crashes FROM message m
@@ -55,15 +58,24 @@ WITH due AS MATERIALIZED (
       AND coalesce(m.sequence_key, '') <> ALL
           (ARRAY(SELECT q.key FROM sequence q WHERE q.paused_at IS NOT NULL))
     ORDER BY m.run_at LIMIT :n FOR UPDATE OF m SKIP LOCKED),
+mine AS MATERIALIZED (
+    SELECT count(*) AS n, coalesce(max(h.crashes), 0) AS worst FROM message h
+    WHERE h.watch_at IS NOT NULL AND h.owner = :owner),
+alone AS MATERIALIZED (
+    SELECT id FROM due WHERE crashes >= :alone AND (SELECT n FROM mine) = 0
+    ORDER BY run_at LIMIT 1),
 pick AS MATERIALIZED (
-    SELECT id FROM due WHERE crashes < 2
+    SELECT id FROM alone
     UNION ALL
-    (SELECT id FROM due WHERE crashes = 2 ORDER BY run_at LIMIT 50)
-    UNION ALL
-    (SELECT id FROM due WHERE crashes > 2 AND NOT EXISTS (
-        SELECT 1 FROM message h
-        WHERE h.watch_at IS NOT NULL AND h.owner = :owner AND h.crashes > 2)
-     ORDER BY run_at LIMIT 1))
+    SELECT p.id FROM (
+        SELECT id FROM due WHERE crashes < 2
+        UNION ALL
+        (SELECT id FROM due WHERE crashes = 2 ORDER BY run_at LIMIT 50)
+        UNION ALL
+        (SELECT id FROM due
+         WHERE crashes > 2 AND crashes < :alone AND (SELECT worst FROM mine) <= 2
+         ORDER BY run_at LIMIT 10)) p
+    WHERE NOT EXISTS (SELECT 1 FROM alone) AND (SELECT worst FROM mine) < :alone)
 UPDATE message m SET
     state = 'working', epoch = m.epoch + 1, takes = m.takes + 1, owner = :owner,
     run_at = NULL, parked_from = NULL,
@@ -124,6 +136,7 @@ def claim(
     lease: float,
     cursor: dt.datetime | None = None,
     region: str | None = None,
+    alone: int = 5,
 ) -> Claim:
     """Take up to `n` due messages of a stream, each under a new epoch and a lease of `lease` s.
 
@@ -136,6 +149,7 @@ def claim(
         cursor: look only at rows due at or after it; None looks at all. A transaction that somebody
             holds open makes every look from the beginning walk the entries of rows long gone.
         region: of this worker; a stream of another one has nothing for it.
+        alone: a row with so many crashes is taken alone (`DeliverySettings.alone`).
     """
     rows = connection.execute(
         CLAIM,
@@ -146,6 +160,7 @@ def claim(
             "lease": lease,
             "cursor": cursor or "-infinity",
             "region": region,
+            "alone": alone,
         },
     ).all()
     return Claim(

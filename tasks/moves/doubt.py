@@ -20,9 +20,13 @@ class Doubted:
     cause: str
 
 
-# The end of the hold: of the stream, else of the settings; for ever where an operator settles.
-HOLD = """
-    CASE WHEN st.doubt_policy = 'hold' THEN 'infinity'::timestamptz
+# The end of the hold: of the stream, else of the settings; for ever where an operator settles. At
+# once where an earlier copy was accepted: nothing is left to be known.
+ACCEPTED = """EXISTS (SELECT 1 FROM attempt a
+                     WHERE a.message_id = m.id AND a.outcome = 'accepted')"""
+HOLD = f"""
+    CASE WHEN {ACCEPTED} THEN clock_timestamp()
+         WHEN st.doubt_policy = 'hold' THEN 'infinity'::timestamptz
          ELSE clock_timestamp() + coalesce(st.doubt_hold, make_interval(secs => :doubt_hold)) END"""
 
 TRIED = """,
@@ -78,10 +82,11 @@ REAP_ARMED = text(
 # (evidence that came while a later epoch was armed) wins over the policy.
 RESOLVE = text(
     move(
-        """
+        f"""
     SELECT m.id, m.enrollment_id FROM message m
     WHERE m.watch_at <= (SELECT clock_timestamp()) AND m.state = 'in_doubt'
-      AND EXISTS (SELECT 1 FROM stream t WHERE t.key = m.stream AND t.doubt_policy <> 'hold')
+      AND (EXISTS (SELECT 1 FROM stream t WHERE t.key = m.stream AND t.doubt_policy <> 'hold')
+           OR {ACCEPTED})
     ORDER BY m.watch_at LIMIT :n""",
         "m.state = 'in_doubt' AND m.watch_at <= clock_timestamp()",
         """

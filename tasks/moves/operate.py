@@ -110,14 +110,14 @@ logged AS (
 # While no copy can be out the mail is made anew, with the template and the data of today: that is
 # what an operator mends. The enrollment steps back to it: when it has ended, the way goes on from
 # there, waits behind it begin again, and mails that were had are not made twice. A poisonous row is
-# taken alone, a few times more.
+# taken alone, three times more.
 RETRY = text(
     move(
         "SELECT m.id, m.enrollment_id FROM message m WHERE m.id = ANY(:ids)",
         "m.state = 'failed'",
         f"""
         state = 'scheduled', terminal_at = NULL, reason = 'operator_retry',
-        crashes = least(m.crashes, 3), {AGAIN},
+        crashes = least(m.crashes, :alone), {AGAIN},
         template_version = CASE WHEN m.maybe_delivered THEN m.template_version END,
         variables = CASE WHEN m.maybe_delivered THEN m.variables END,
         frozen_at = CASE WHEN m.maybe_delivered THEN m.frozen_at END""",
@@ -185,7 +185,8 @@ def retry(
             waited_for.add(row.enrollment_id)
     if dry_run or not told.done:
         return told
-    parameters = {"ids": told.done, "lifetime": settings.message_lifetime}
+    parameters: dict[str, object] = {"ids": told.done, "lifetime": settings.message_lifetime}
+    parameters |= {"alone": settings.alone}
     parameters |= {"kind": "retried", "word": "operator", "note": None}
     moved = connection.execute(RETRY, parameters).scalars().all()
     return Operated(list(moved), told.refused)

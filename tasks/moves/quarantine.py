@@ -16,8 +16,8 @@ from sqlalchemy import Connection, text
 from models.session import Database
 from tasks.errors import Permanent
 from tasks.moves.doubt import HOLD, TRIED
+from tasks.moves.evidence import Evidence, take_evidence
 from tasks.moves.settings import DeliverySettings
-from tasks.moves.settle import settle
 from tasks.moves.statement import move
 
 BATCH = 500
@@ -115,7 +115,7 @@ ON CONFLICT (rfc_message_id) DO NOTHING
 """)
 EVIDENT = text("""
 SELECT m.id FROM message m JOIN quarantine_evidence v ON v.rfc_message_id = m.rfc_message_id
-WHERE m.watch_at IS NOT NULL AND m.state = 'in_doubt'
+WHERE m.watch_at IS NOT NULL AND m.state = 'in_doubt' AND m.id > :after
 ORDER BY m.id LIMIT :n
 """)
 ANY_EVIDENCE = text("SELECT EXISTS (SELECT 1 FROM quarantine_evidence)")
@@ -208,12 +208,20 @@ def add_evidence(connection: Connection, message_ids: Sequence[str]) -> int:
     return connection.execute(ADD_EVIDENCE, {"message_ids": list(message_ids)}).rowcount
 
 
-def settle_evident(connection: Connection, settings: DeliverySettings, n: int = BATCH) -> int:
+def settle_evident(database: Database) -> int:
     """in_doubt → sent for what the far end is known to have; returns how many."""
-    if not connection.execute(ANY_EVIDENCE).scalar_one():
-        return 0
-    ids = connection.execute(EVIDENT, {"n": n}).scalars().all()
-    return len(settle(connection, ids, "sent", settings, note="in the far end's ledger").done)
+    with database.transaction() as connection:
+        if not connection.execute(ANY_EVIDENCE).scalar_one():
+            return 0
+    total = after = 0
+    while True:
+        with database.transaction() as connection:
+            ids = connection.execute(EVIDENT, {"after": after, "n": BATCH}).scalars().all()
+            told = [Evidence(id_, "arrived", "sink") for id_ in ids]
+            total += len(take_evidence(connection, told).done)
+        if len(ids) < BATCH:
+            return total
+        after = ids[-1]
 
 
 def _drained(database: Database, statement: object, found: Quarantine) -> int:

@@ -51,7 +51,7 @@ WHERE a.owner = :owner AND a.outcome = 'in_doubt'
 
 
 def reap_working(connection: Connection, settings: DeliverySettings, n: int = 500) -> int:
-    """Put rows back whose working lease ran out (with its grace); the fourth crash is poison."""
+    """Put rows back whose working lease ran out (with its grace); the last of `max_crashes` is poison."""
     return int(
         connection.execute(
             REAP_WORKING,

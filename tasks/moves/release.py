@@ -70,7 +70,8 @@ GIVE_BACK = text(
                      m.expires_at) END,
         crashes = m.crashes + CAST(t.crashed AS integer),
         deferrals = m.deferrals + CAST(t.delay IS NULL AS integer),
-        reason = t.reason,
+        reason = CASE WHEN m.crashes + 1 >= :max_crashes AND t.crashed AND lm.was = 'working'
+                      THEN 'poison' ELSE t.reason END,
         last_stage = coalesce(t.stage, m.last_stage), last_code = coalesce(t.code, m.last_code)""",
         source=SAME,
         returning=", m.epoch, m.armed_at, m.content_sha256, t.stage, t.code",
@@ -183,7 +184,7 @@ def give_back(
 ) -> int:
     """Put rows of this epoch back into their queue, armed ones as attempts `not_sent`.
 
-    A row whose render child died `max_crashes` times ends failed instead, with its reason.
+    A row whose render child died for the last of `max_crashes` times ends failed instead: poison.
     """
     parameters = _rows(rows) | {
         "owner": owner,

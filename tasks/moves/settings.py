@@ -29,7 +29,9 @@ class DeliverySettings(BaseSettings):
     backoff_first: float = Field(900, gt=0, description="after the first 4yz; doubles")
     backoff_max: float = Field(14400, gt=0, description="and never more than this")
     message_lifetime: float = Field(259200, gt=0, description="from hand-off to `expired`")
-    max_crashes: int = Field(6, gt=3, description="takes that ended in a crash before `poison`")
+    max_crashes: int = Field(
+        8, gt=5, description="takes that ended in a crash before `poison`, the last three alone"
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -55,6 +57,11 @@ class DeliverySettings(BaseSettings):
         if faults:
             raise ValueError("\n  ".join(faults))
         return self
+
+    @property
+    def alone(self) -> int:
+        """With so many crashes a row is taken alone: three more of them condemn it."""
+        return self.max_crashes - 3
 
     def shortened(self, factor: float) -> DeliverySettings:
         """The same durations divided by `factor`, in the same proportion (tests, chaos).

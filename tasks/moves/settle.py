@@ -1,4 +1,4 @@
-"""in_doubt → sent, failed or scheduled by an operator, who knows what the relay did with a mail.
+"""in_doubt → sent, scheduled or failed by an operator, who knows what the relay did with a mail.
 
 Their word is evidence: it stands on the doubted attempts and in the decision log, so that the audit
 (`tasks.upkeep.invariants`) tells a lawful second sending from a fault.
@@ -27,7 +27,7 @@ from tasks.moves.operate import (
 from tasks.moves.settings import DeliverySettings
 from tasks.moves.statement import move
 
-Verdict = Literal["sent", "failed", "resend"]
+Verdict = Literal["sent", "resend", "drop"]
 
 # What a policy has assumed may still be known better; it cannot be sent again, its way has gone on.
 JUDGE = text(f"""
@@ -59,7 +59,7 @@ _UNARMED = """,
         maybe_delivered = m.maybe_delivered AND m.content_sha256 IS NOT NULL"""
 _ASSIGN: Final = {
     "sent": _END.format("sent"),
-    "failed": _END.format("failed") + _UNARMED,
+    "drop": _END.format("failed") + _UNARMED,
     "resend": f"""
         state = 'scheduled', watch_at = NULL, reason = 'operator_resend', {AGAIN}{_UNARMED}""",
 }
@@ -80,14 +80,23 @@ SETTLE: Final = {
 HELD = text("""
 SELECT m.id, m.stream, t.doubt_policy, m.sequence_key, m.step_id, s.address, m.rfc_message_id,
     m.reason, m.attempts, m.armed_at, a.ended_at AS doubted_at,
-    NULLIF(m.watch_at, 'infinity') AS held_until
+    NULLIF(m.watch_at, 'infinity') AS held_until, coalesce(a.evidence, '') AS evidence
 FROM message m JOIN stream t ON t.key = m.stream JOIN subscriber s ON s.id = m.subscriber_id
 LEFT JOIN LATERAL (
-    SELECT max(x.ended_at) AS ended_at FROM attempt x
-    WHERE x.message_id = m.id AND x.outcome = 'in_doubt') a ON true
+    SELECT max(x.ended_at) FILTER (WHERE x.outcome = 'in_doubt') AS ended_at,
+        string_agg(format('epoch %s: %s%s%s', x.epoch, replace(x.outcome::text, '_', ' '),
+                          ', ' || x.reply, '; ' || x.evidence), ' · ' ORDER BY x.epoch) AS evidence
+    FROM attempt x WHERE x.message_id = m.id) a ON true
 WHERE m.watch_at IS NOT NULL AND m.state = 'in_doubt'
   AND (CAST(:stream AS text) IS NULL OR m.stream = :stream)
 ORDER BY m.watch_at DESC, m.id LIMIT :most
+""")
+
+IN_DOUBT_OF = text("""
+SELECT m.id FROM message m
+WHERE m.watch_at IS NOT NULL AND m.state = 'in_doubt' AND m.id > :after
+  AND (CAST(:stream AS text) IS NULL OR m.stream = :stream)
+ORDER BY m.id LIMIT :n
 """)
 
 
@@ -99,6 +108,7 @@ class Held:
         reason: timeout, closed, worker_died, content_changed, … : why nobody knows.
         doubted_at: None where it was put in doubt by hand.
         held_until: when the stream's policy settles it; None: only an operator does.
+        evidence: what is known of each try, oldest first; '' where none is on record.
     """
 
     id: int
@@ -113,6 +123,7 @@ class Held:
     armed_at: dt.datetime | None
     doubted_at: dt.datetime | None
     held_until: dt.datetime | None
+    evidence: str
 
 
 def doubts(connection: Connection, stream: str | None = None, most: int = 1000) -> list[Held]:
@@ -121,13 +132,19 @@ def doubts(connection: Connection, stream: str | None = None, most: int = 1000) 
     return [Held(**row._mapping) for row in rows]
 
 
+def in_doubt_of(connection: Connection, stream: str | None, after: int, n: int) -> list[int]:
+    """Ids of messages in doubt, of a stream or of all, more than `after`, in order."""
+    values = {"stream": stream, "after": after, "n": n}
+    return list(connection.execute(IN_DOUBT_OF, values).scalars())
+
+
 def settle(
     connection: Connection,
     ids: Sequence[int],
     verdict: Verdict,
     settings: DeliverySettings,
     *,
-    note: str = "",
+    reason: str = "",
     late: bool = False,
     dry_run: bool = False,
 ) -> Operated:
@@ -136,10 +153,10 @@ def settle(
     Args:
         connection: inside a transaction; its locks last until it ends.
         ids: at most a few hundred.
-        verdict: `sent`: it arrived; `failed`: it did not, and shall not; `resend`: it did not, and
-            the same bytes go out again. Also what a policy has assumed sent can be `sent` or `failed`.
+        verdict: `sent`: it arrived; `drop`: it did not, and shall not; `resend`: it did not, and the
+            same bytes go out again. Also what a policy has assumed sent can be `sent` or `drop`.
         settings: `message_lifetime` of a resend that is late.
-        note: how one knows; kept with the attempt, and shown by `explain`.
+        reason: how one knows; kept with the attempt, and shown by `explain`.
         late: resend also what is past its time.
         dry_run: judge, and move nothing.
     """
@@ -158,9 +175,9 @@ def settle(
         "ids": told.done,
         "kind": "settled",
         "word": verdict,
-        "note": note or None,
+        "note": reason or None,
     }
-    parameters["evidence"] = f"{said}; {note}" if note else said
+    parameters["evidence"] = f"{said}; {reason}" if reason else said
     if verdict == "resend":
         parameters["lifetime"] = settings.message_lifetime
     moved = connection.execute(SETTLE[verdict], parameters).scalars().all()

@@ -114,6 +114,7 @@ class Store:
                 lease=self._delivery.working_lease,
                 cursor=cursor,
                 region=self._region,
+                alone=self._delivery.alone,
             )
             reached("claim.moved")
         reached("claim.committed")

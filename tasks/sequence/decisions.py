@@ -9,7 +9,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
-    "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "quarantined",
+    "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "evident",
+    "quarantined",
 ]  # fmt: skip
 
 
@@ -40,6 +41,7 @@ _LINES: Final[dict[str, str]] = {
     "retried": "{step}: an operator put the failed mail back into its queue",
     "settled": "{step}: an operator settled the doubt: {reason}",
     "quarantined": "{step}: held in doubt: the database was restored, and does not know what went out",
+    "evident": "{step}: word came from outside about the doubt: {reason}",
     "put_off": "{step}: could not be planned ({why}); it is looked at again in five minutes",
     "parked": "{step}: held, because of {reason}; it was due {due_at}",
     "branched": "{step}: goes on to {to}, because {said}",

@@ -53,8 +53,8 @@ def resolve() -> dict[str, int]:
             counts[state] = counts.get(state, 0) + n
         if sum(settled.values()) < work.BATCH:
             break
+    if evident := quarantine.settle_evident(database()):
+        counts["sent"] = counts.get("sent", 0) + evident
     with database().transaction() as connection:
-        if evident := quarantine.settle_evident(connection, DeliverySettings(), work.BATCH):
-            counts["sent"] = counts.get("sent", 0) + evident
         ticked(connection, names.RESOLVE, **counts)
     return counts

@@ -1,8 +1,21 @@
-"""What an audit finds: rows that break a promise, by their ids."""
+"""What an audit asks, and what it finds: rows that break a promise, by their ids."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """What holds (`promise`), and what an operator reads when it does not (`sentence`).
+
+    `sql` selects (message_id, enrollment_id, subscriber_id, detail) of the rows that break it.
+    """
+
+    name: str
+    promise: str
+    sentence: str
+    sql: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, text
 from models.session import Database
 from tasks.moves.settings import DeliverySettings
 from tasks.upkeep.far_end import Ledger, SinkCounts, compare
-from tasks.upkeep.finding import InvariantResult, Violation
-from tasks.upkeep.invariants import DOUBT, ENROLLMENTS, INVARIANTS, PARKED, STATES, Invariant
+from tasks.upkeep.finding import Invariant, InvariantResult, Violation
+from tasks.upkeep.invariants import DOUBT, ENROLLMENTS, INVARIANTS, PARKED, STATES
 
 # Of this transaction alone, as a pooler keeps no session's settings. The walks are over whole
 # tables: a generic plan, or a sort of a million rows in 4 MB, would cost more than all else.

@@ -197,12 +197,12 @@ def test_a_definition_that_cannot_be_read_stops_its_own_sequence_alone(fleet: Fl
     assert row.n == 2
 
 
-def test_of_rows_with_many_crashes_a_process_holds_one(fleet: Fleet) -> None:
-    fleet.enrolled(5, TRANSACTIONAL)
+def test_of_rows_with_many_crashes_a_process_holds_ten(fleet: Fleet) -> None:
+    fleet.enrolled(15, TRANSACTIONAL)
     with fleet.database.transaction() as connection:
         connection.execute(text("UPDATE message SET crashes = 3"))
     hand, other = Hand(fleet.database, owner()), Hand(fleet.database, owner())
-    assert [len(hand.take(5)), len(hand.take(5)), len(other.take(5))] == [1, 0, 1]
+    assert [len(hand.take(15)), len(hand.take(15)), len(other.take(15))] == [10, 0, 5]
 
 
 def test_a_zombies_bytes_are_neither_kept_nor_sent(fleet: Fleet) -> None:

@@ -39,9 +39,9 @@ def again(database: Database, *ids: int, late: bool = False, dry_run: bool = Fal
         return retry(connection, ids, DeliverySettings(), late=late, dry_run=dry_run)
 
 
-def settled(database: Database, verdict: Verdict, *ids: int, note: str = "") -> Operated:
+def settled(database: Database, verdict: Verdict, *ids: int, reason: str = "") -> Operated:
     with database.transaction() as connection:
-        return settle(connection, ids, verdict, DeliverySettings(), note=note)
+        return settle(connection, ids, verdict, DeliverySettings(), reason=reason)
 
 
 def reasons(told: Operated) -> dict[int, str]:
@@ -231,8 +231,8 @@ def test_an_operators_word_settles_doubts_and_is_kept(doubted: tuple[Fleet, list
     with fleet.database.transaction() as connection:
         assert [each.id for each in doubts(connection, "marketing")] == [sent, dropped, resent]
         assert not doubts(connection, "transactional")
-    assert settled(fleet.database, "sent", sent, note="in the relay's log").done == [sent]
-    assert settled(fleet.database, "failed", dropped).done == [dropped]
+    assert settled(fleet.database, "sent", sent, reason="in the relay's log").done == [sent]
+    assert settled(fleet.database, "drop", dropped).done == [dropped]
     assert settled(fleet.database, "resend", resent).done == [resent]
     assert fleet.states() == {"sent": 1, "failed": 1, "scheduled": 1}
     assert fleet.one("SELECT evidence FROM attempt WHERE message_id = :id", id=sent)[0] == (
@@ -284,7 +284,7 @@ def test_what_a_policy_assumed_may_be_known_better_but_not_sent_again(
     ended = fleet.one("SELECT max(ended_at) FROM enrollment")
     assert reasons(settled(fleet.database, "resend", third)) == {third: "not_in_doubt"}
     settled(fleet.database, "sent", first)
-    settled(fleet.database, "failed", second)
+    settled(fleet.database, "drop", second)
     assert fleet.states() == {"sent": 1, "failed": 1, "sent_assumed": 1}
     assert fleet.one("SELECT max(ended_at) FROM enrollment") == ended
     assert clean(fleet.database)
@@ -296,8 +296,8 @@ def test_a_quarantined_mail_that_never_left_here_is_settled_too(fleet: Fleet) ->
     with fleet.database.transaction() as connection:
         assert hold_back(connection, [(row, 0) for row in queued], "quarantine") == 3
     sent, dropped, resent = queued
-    settled(fleet.database, "sent", sent, note="restored from a dump; the relay has it")
-    settled(fleet.database, "failed", dropped)
+    settled(fleet.database, "sent", sent, reason="restored from a dump; the relay has it")
+    settled(fleet.database, "drop", dropped)
     settled(fleet.database, "resend", resent)
     assert clean(fleet.database)
     fleet.send()
@@ -319,11 +319,25 @@ def test_the_command_line_tries_again_and_settles(
         return json.loads(capsys.readouterr().out)
 
     assert [row["id"] for row in said("doubt", "list")] == [first, second, third]
-    dry = said("doubt", "settle", str(first), "--as", "failed", "--dry-run")
-    assert dry == {"settled": 1, "refused": {}, "as": "failed", "dry_run": True}
+    dry = said(
+        "doubt", "resolve", str(first), "--as", "drop", "--reason", "log of mx1", "--dry-run"
+    )
+    assert dry == {"resolved": 1, "refused": {}, "as": "drop", "dry_run": True}
     assert fleet.states() == {"in_doubt": 3}
-    said("doubt", "settle", str(first), str(second), "--as", "failed", "--note", "log of mx1")
+    said("doubt", "resolve", str(first), str(second), "--as", "drop", "--reason", "log of mx1")
     assert said("retry", "--sequence", "one-mail", "--since", "1h", "--dry-run")["retried"] == 2
+    listed = said("retry", "--list", "--reason", "operator", "--sequence", "one-mail")
+    assert [(row["id"], row["retry"]) for row in listed] == [(second, "yes"), (first, "yes")]
+    assert said("retry", "--list", "--reason", "poison") == []
+    assert len(said("retry", "--list", "--most", "1")) == 1
+    script(
+        fleet.database,
+        "UPDATE subscriber SET stopped_at = now(), stopped_reason = 'unsubscribe' WHERE id ="
+        " (SELECT subscriber_id FROM message WHERE id = :id)",
+        id=second,
+    )
+    assert said("retry", "--list")[0]["retry"] == "no: its subscriber was stopped"
+    script(fleet.database, "UPDATE subscriber SET stopped_at = NULL, stopped_reason = NULL")
     assert said("retry", str(first))["retried"] == 1
     assert said("retry", "--sequence", "one-mail", "--reason", "operator") == {
         "retried": 1, "refused": {}, "dry_run": False,
@@ -338,8 +352,13 @@ def test_the_command_line_tries_again_and_settles(
         ["retry", "1", "--sequence", "one-mail"],
         ["retry", "1", "--since", "2h"],
         ["retry", str(2**64)],
+        ["retry", "1", "--list"],
         ["retry", "--sequence", "one-mail", "--since", "soon"],
-        ["doubt", "settle", str(first), "--as", "sent", "--note", "a\nb"],
+        ["doubt", "resolve", str(first), "--as", "sent", "--reason", "a\nb"],
+        ["doubt", "resolve", str(first), "--as", "sent", "--reason", " "],
+        ["doubt", "resolve", str(first), "--as", "sent"],
+        ["doubt", "resolve", "--as", "sent", "--reason", "x"],
+        ["doubt", "resolve", str(first), "--all", "--as", "sent", "--reason", "x"],
     ):
         assert main(wrong) == ExitCode.USAGE, wrong
     assert main(["doubt", "list", "--stream", "mars"]) == ExitCode.FAULT

@@ -105,8 +105,7 @@ def test_a_quarantine_and_the_ledger_settle_everything_without_a_copy(
     assert fleet.states() == {"sent": 3, "in_doubt": 12}
     with database.transaction() as connection:
         quarantine.add_evidence(connection, [line.message_id for line in sink.lines()])
-    with database.transaction() as connection:
-        assert quarantine.settle_evident(connection, DeliverySettings()) == 12
+    assert quarantine.settle_evident(database) == 12
     assert fleet.states() == {"sent": 15}
     assert quarantine.lift(database, DeliverySettings()) == 0
     fleet.scan()

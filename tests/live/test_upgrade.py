@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,8 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from models.migrate import downgrade, head, migrate
-from tasks.moves import claim
+from tasks.moves import claim, cycle, plan, release
 from tasks.moves.settings import DeliverySettings
+from tasks.send import replay, service
 from tasks.send.service import Service
 from tasks.upkeep.verify import VerifySettings, verify
 from tests.live import seeds
@@ -22,11 +24,28 @@ MAILS = 40
 REGION = "\n                  AND t.region IS NOT DISTINCT FROM CAST(:region AS text)"
 
 
+HELD = re.compile(r"LATERAL \(SELECT r\.state = 'scheduled' AND \(.*?\) AS held\) h", re.DOTALL)
+COUNTED = re.compile(r"\n +deferrals = m\.deferrals \+ [^\n]*,")
+
+
+def earlier(statement: object) -> str:
+    """A statement as it was before a stream had a region, a mail deferrals, a fleet quarantines."""
+    told = str(statement)
+    was = HELD.sub("LATERAL (SELECT false AS held) h", COUNTED.sub("", told)).replace(REGION, "")
+    was = was.replace("least(m.deferrals, 20)", "least(m.attempts, 20)")
+    assert was != told, "nothing of it is new"
+    return was
+
+
 @pytest.fixture
 def as_before(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Claims are those of a worker of before the migration, until this is undone."""
-    assert REGION in str(claim.CLAIM)
-    monkeypatch.setattr(claim, "CLAIM", text(str(claim.CLAIM).replace(REGION, "")))
+    """What this process says to Postgres is what it said before the migrations, until undone."""
+    for module, name in ((claim, "CLAIM"), (plan, "INSERT"), (release, "GIVE_BACK")):
+        monkeypatch.setattr(module, name, text(earlier(getattr(module, name))))
+    record = earlier(cycle.STATEMENTS["dripfleet_record"])
+    monkeypatch.setitem(cycle.STATEMENTS, "dripfleet_record", record)
+    monkeypatch.setattr(service, "identity", lambda database: "")
+    monkeypatch.setattr(replay, "identity", lambda database: "")
     return monkeypatch
 
 

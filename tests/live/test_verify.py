@@ -147,6 +147,13 @@ def populate(database: Database) -> None:
                 end_reason = 'completed' WHERE subscriber_id IN (2, 7, 10, 11, 12, 13);
             UPDATE subscriber SET stopped_at = now() - interval '25 min', stopped_reason = 'test'
             WHERE id = 10;
+            INSERT INTO topic (key, title) VALUES ('news', 'News'), ('old', 'Old');
+            UPDATE sequence SET topic = 'news';
+            ALTER TABLE consent DISABLE TRIGGER USER;
+            INSERT INTO consent (subscriber_id, topic, opted_in, source, at)
+            SELECT id, 'news', id <> 10, 'test', now() - interval '25 min' FROM subscriber;
+            INSERT INTO consent (subscriber_id, topic, opted_in, source, at)
+            SELECT id, 'old', false, 'test', now() - interval '1 day' FROM subscriber;
             INSERT INTO suppression (address_hmac, scope, reason, at)
             SELECT address_hmac, 'transactional', 'test', now() - interval '1 day'
             FROM subscriber WHERE id = 1""",
@@ -260,6 +267,34 @@ SEEDS = {
         RESENT,
         "UPDATE message SET stream = 'marketing' WHERE subscriber_id = 2",
     ),
+    "I2 accepted again when that was known": (
+        {"I2", "I3"},
+        EVIDENCE,
+        """UPDATE attempt SET ended_at = now() - interval '44 min' WHERE epoch = 1
+            AND message_id = (SELECT id FROM message WHERE subscriber_id = 13)""",
+    ),
+    "I3 a third try after a second doubt": (
+        {"I3"},
+        RESENT,
+        """INSERT INTO attempt SELECT message_id, 3, owner, now() - interval '20 min', content_sha256,
+            'refused', stage, code, enhanced_code, reply, now() - interval '19 min'
+        FROM attempt WHERE epoch = 2
+            AND message_id = (SELECT id FROM message WHERE subscriber_id = 2);
+        UPDATE attempt SET outcome = 'in_doubt' WHERE epoch = 2
+            AND message_id = (SELECT id FROM message WHERE subscriber_id = 2);
+        UPDATE message SET attempts = 3, epoch = 3, state = 'failed' WHERE subscriber_id = 2""",
+    ),
+    "I3 tried again though an operator knew that it arrived": (
+        {"I3"},
+        RESENT,
+        """UPDATE attempt SET evidence = 'operator: arrived'
+        WHERE outcome = 'in_doubt' AND message_id = (SELECT id FROM message WHERE subscriber_id = 2)""",
+    ),
+    "I3 an armed try that is not counted": (
+        {"I3"},
+        ARMED,
+        "UPDATE message SET attempts = 0 WHERE subscriber_id = 4",
+    ),
     "I3 an attempt that is not on record": (
         {"I3"},
         WAITS,
@@ -284,6 +319,13 @@ SEEDS = {
             attempts = 0 WHERE subscriber_id = 12;
         DELETE FROM attempt WHERE message_id IN (SELECT id FROM message WHERE subscriber_id = 12)""",
     ),
+    "I4 a finished enrollment whose mail is being worked on": (
+        {"I4", "I8"},
+        WORKING,
+        """UPDATE enrollment SET active = false, ended_at = now() - interval '20 min',
+            end_reason = 'goal' WHERE subscriber_id = 5;
+        UPDATE message SET watch_at = now() - interval '16 min' WHERE subscriber_id = 5""",
+    ),
     "I4 a finished enrollment with a mail to send": (
         {"I4", "I8"},
         DEFERRED,
@@ -294,6 +336,16 @@ SEEDS = {
         TWO,
         """UPDATE message SET terminal_at = now() - interval '30 min'
         WHERE subscriber_id = 12 AND step_id = 'first'""",
+    ),
+    "I5 an earlier try of a step before its time": (
+        {"I5"},
+        TWO,
+        """INSERT INTO attempt SELECT message_id, 0, owner, now() - interval '44 min 30 s',
+            content_sha256, 'deferred', stage, 451, NULL, NULL, now() - interval '44 min'
+        FROM attempt
+        WHERE message_id = (SELECT id FROM message WHERE rfc_message_id = '<12.second@mail.test>');
+        UPDATE message SET attempts = 2, created_at = now() - interval '46 min'
+        WHERE rfc_message_id = '<12.second@mail.test>'""",
     ),
     "I6 run_at": (
         {"I6"},
@@ -324,6 +376,15 @@ SEEDS = {
         API,
         """DELETE FROM attempt WHERE message_id = (SELECT id FROM message WHERE subscriber_id = 9);
         UPDATE message SET attempts = 0 WHERE subscriber_id = 9""",
+    ),
+    "I7 sent, and it is known that it did not arrive": (
+        {"I7"},
+        DOUBTED,
+        """UPDATE attempt SET evidence = 'operator: did not arrive'
+        WHERE message_id = (SELECT id FROM message WHERE subscriber_id = 3);
+        UPDATE message SET state = 'sent', watch_at = NULL, terminal_at = now()
+        WHERE subscriber_id = 3;
+        UPDATE enrollment SET due_at = now() WHERE subscriber_id = 3""",
     ),
     "I7 a doubt that is not flagged": (
         {"I7"},
@@ -361,6 +422,28 @@ SEEDS = {
         WAITS,
         "UPDATE enrollment SET due_at = now() - interval '16 min' WHERE subscriber_id = 1",
     ),
+    "I8 a parked message whose due time is lost": (
+        {"I8"},
+        PARKED,
+        "UPDATE message SET parked_from = NULL WHERE subscriber_id = 8",
+    ),
+    "I8 a parked enrollment whose due time is lost": (
+        {"I8"},
+        WAITS,
+        "UPDATE enrollment SET due_at = 'infinity' WHERE subscriber_id = 1",
+    ),
+    "I9 armed after an opt-out of its topic": (
+        {"I9"},
+        WAITS,
+        """UPDATE consent SET opted_in = false, at = now() - interval '32 min'
+        WHERE subscriber_id = 1 AND topic = 'news'""",
+    ),
+    "I9 armed after an erasure": (
+        {"I9"},
+        API,
+        """UPDATE subscriber SET stopped_at = now() - interval '32 min', stopped_reason = 'erasure'
+        WHERE id = 9""",
+    ),
     "I9 armed after a stop": (
         {"I9"},
         WAITS,
@@ -384,6 +467,11 @@ SEEDS = {
         """UPDATE attempt SET content_sha256 = sha256('other') WHERE outcome = 'in_doubt'
             AND message_id = (SELECT id FROM message WHERE subscriber_id = 2)""",
     ),
+    "I10 other bytes in the air": (
+        {"I10"},
+        DOUBTED,
+        "UPDATE message SET content_sha256 = sha256('other') WHERE subscriber_id = 3",
+    ),
     "I11 an attempt from the future": (
         {"I11"},
         FAILED,
@@ -402,6 +490,44 @@ def test_a_seeded_violation_is_found_by_its_own_name(fleet: Database, seed: str)
     found = broken(audit(fleet))
     assert set(found) == names
     assert {person for people in found.values() for person in people} == {who}
+
+
+def test_an_attempt_whose_message_is_gone_is_found_as_I11(fleet: Database) -> None:
+    with fleet.transaction() as connection:
+        script(
+            connection,
+            f"""ALTER TABLE attempt DROP CONSTRAINT attempt_message_id_fkey;
+            DELETE FROM message WHERE subscriber_id = {API}""",
+        )
+        script(connection, RECOUNT)
+    report = audit(fleet)
+    assert broken(report) == {"I11": [None]}
+    row = next(f for f in report.findings if f.name == "I11").rows[0]
+    assert row.message_id is not None and row.detail == "attempt of epoch 1 without a message"
+
+
+def test_who_left_a_topic_that_the_sequence_had_not_then_was_written_to_lawfully(
+    fleet: Database,
+) -> None:
+    with fleet.transaction() as connection:
+        script(
+            connection,
+            """UPDATE sequence SET topic = 'old';
+            UPDATE sequence_version SET definition = '{"topic": "news"}'""",
+        )
+    assert broken(audit(fleet)) == {}
+
+
+def test_an_audit_reads_one_snapshot_and_can_write_nothing(database: Database) -> None:
+    with database.snapshot() as connection:
+        assert connection.execute(text("SHOW transaction_isolation")).scalar() == "repeatable read"
+        assert connection.execute(text("SHOW transaction_read_only")).scalar() == "on"
+
+
+def test_an_outcome_that_nobody_counted_is_found_as_I12(fleet: Database) -> None:
+    with fleet.transaction() as connection:
+        script(connection, "DELETE FROM counter WHERE outcome = 'failed'")
+    assert set(broken(audit(fleet))) == {"I12"}
 
 
 def test_a_counter_that_disagrees_is_found_as_I12(fleet: Database) -> None:

@@ -15,7 +15,6 @@ from workers.cli.render import emit, number, plain, say
 
 if TYPE_CHECKING:
     from models.session import Database
-    from tasks.moves.settings import DeliverySettings
 
 CHUNK = 5000
 
@@ -68,7 +67,7 @@ def quarantine(
                 "next: `dripfleet quarantine --sink LEDGER`, or `dripfleet doubt list`; then --lift"
             )
         if sink is not None:
-            known, settled = _evidence(services.database, sink, DeliverySettings())
+            known, settled = _evidence(services.database, sink)
             say(
                 f"{number(known)} Message-IDs of the far end; {number(settled)} doubts settled as sent"
             )
@@ -90,22 +89,17 @@ def quarantine(
         say("no quarantine stands")
 
 
-def _evidence(database: Database, path: Path, settings: DeliverySettings) -> tuple[int, int]:
+def _evidence(database: Database, path: Path) -> tuple[int, int]:
     """Take a ledger in; (Message-IDs it has, doubts settled)."""
     from tasks.moves import quarantine as moves
     from workers.cli.audit import SinkLedger
 
-    message_ids, known, settled = SinkLedger(path).message_ids(), 0, 0
+    message_ids, known = SinkLedger(path).message_ids(), 0
     while chunk := list(islice(message_ids, CHUNK)):
         known += len(chunk)
         with database.transaction() as connection:
             moves.add_evidence(connection, chunk)
-    while True:
-        with database.transaction() as connection:
-            done = moves.settle_evident(connection, settings)
-        settled += done
-        if not done:
-            return known, settled
+    return known, moves.settle_evident(database)
 
 
 def _instant(given: str) -> dt.datetime:

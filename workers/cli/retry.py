@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from workers.cli.context import connected
-from workers.cli.render import ExitCode, emit, number, progress, say
+from workers.cli.render import ExitCode, emit, number, plain, progress, say
 
 if TYPE_CHECKING:
     from models.session import Database
@@ -32,6 +32,11 @@ WHY = {
     "moved_on": "another mail of its enrollment is under way, or a later one went out",
     "late": "its time is over; --late takes those too",
     "not_in_doubt": "it is not in doubt",
+    "in_flight": "it waits for the relay's own reply",
+    "not_tried": "no such try of it is on record",
+    "answered": "the relay has answered for it already",
+    "several_tries": "it was tried more than once, and this does not say which try it speaks of",
+    "said_already": "another line spoke of it first",
 }
 """What a refusal in a word means to a person."""
 
@@ -39,7 +44,8 @@ WHY = {
 def register(app: typer.Typer) -> None:
     """Add `dripfleet retry`."""
     app.command(
-        epilog="Examples:\n\ndripfleet retry 4711 4712\n\n"
+        epilog="Examples:\n\ndripfleet retry --list --reason poison\n\n"
+        "dripfleet retry 4711 4712\n\n"
         "dripfleet retry --sequence win-back --reason refused --since 2h --dry-run\n\n"
         "dripfleet retry --sequence win-back --step first-offer --late",
     )(retry)
@@ -50,16 +56,21 @@ def retry(
         None, metavar="[MESSAGE_ID]...", help="Row ids of messages."
     ),
     sequence: str | None = typer.Option(None, help="All that failed in this sequence."),
-    step: str | None = typer.Option(None, help="With --sequence: only this step."),
+    step: str | None = typer.Option(None, help="With --sequence or --list: only this step."),
     reason: str | None = typer.Option(
-        None, help="With --sequence: only what failed for this reason (refused, poison, …)."
+        None,
+        help="With --sequence or --list: only what failed for this reason (refused, poison, …).",
     ),
     since: str | None = typer.Option(
-        None, help="With --sequence: only what failed in the last 30m, 2h, 3d."
+        None, help="With --sequence or --list: only what failed in the last 30m, 2h, 3d."
     ),
     late: bool = typer.Option(
         False, "--late", help="Those too whose time is over, outside their sending window."
     ),
+    list_: bool = typer.Option(
+        False, "--list", help="Show those that failed, and whether each may be tried again."
+    ),
+    most: int = typer.Option(500, min=1, help="With --list: how many at most, the newest first."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would happen, write nothing."),
     as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
 ) -> int:
@@ -72,6 +83,12 @@ def retry(
     something else ended, a mail of which a copy may be out, one whose time is over (see --late).
     Exit 1 if an id is unknown.
     """
+    if list_:
+        if ids:
+            raise typer.BadParameter(
+                "--list takes no message ids; `dripfleet message show ID` does"
+            )
+        return _list(sequence, step, reason, _span(since), late, most, as_json)
     if bool(ids) == (sequence is not None):
         raise typer.BadParameter("expected either message ids, or --sequence KEY")
     if sequence is None and (step or reason or since):
@@ -132,6 +149,48 @@ def tell_refused(refused: list[Refusal], most: int = 5) -> None:
         which = ", ".join(f"{r.id} ({r.state})" if r.state else str(r.id) for r in first)
         more = ", …" if count > len(first) else ""
         say(f"left alone {number(count)}: {WHY[reason]}: {which}{more}", style="yellow")
+
+
+def _list(
+    sequence: str | None,
+    step: str | None,
+    reason: str | None,
+    since: dt.timedelta | None,
+    late: bool,
+    most: int,
+    as_json: bool,
+) -> int:
+    from tasks.moves.failed import failed_mails
+    from tasks.moves.settings import DeliverySettings
+    from tasks.sequence.catalog import require
+
+    with connected() as services:
+        if sequence is not None:
+            with services.database.transaction() as connection:
+                require(connection, sequence)
+        with services.database.snapshot() as connection:
+            found = failed_mails(
+                connection, DeliverySettings(), sequence=sequence, step=step, reason=reason,
+                since=since, late=late, most=most,
+            )  # fmt: skip
+    rows = [
+        {**plain(each), "retry": "yes" if each.refusal is None else f"no: {WHY[each.refusal]}"}
+        for each in found
+    ]
+    columns = (
+        "id",
+        "sequence_key",
+        "step_id",
+        "address",
+        "reason",
+        "crashes",
+        "failed_at",
+        "retry",
+    )
+    emit(rows, columns=columns, as_json=as_json)
+    if len(found) == most:
+        say(f"there may be more than these {number(most)}; --most shows them")
+    return ExitCode.OK
 
 
 def _one(database: Database, ids: list[int], settings: Any, late: bool, dry_run: bool) -> Operated:

@@ -201,7 +201,7 @@ def doubts(connection: Connection) -> Iterator[Finding]:
         yield warning(
             f"stream {stream}",
             f"{some}{n} mails in doubt wait for an operator",
-            f"`dripfleet doubt list --stream {stream}`, then `dripfleet doubt settle`",
+            f"`dripfleet doubt list --stream {stream}`, then `dripfleet doubt resolve`",
         )
     if not held:
         yield fine("doubts", "none waits for an operator")

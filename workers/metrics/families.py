@@ -61,6 +61,7 @@ FLEET: Final = (
     Family("dripfleet_fleet_messages", "gauge", ("stream", "state"), "live messages; state: due, later, working, armed, in_doubt"),
     Family("dripfleet_fleet_oldest_due_seconds", "gauge", ("stream",), "how long the oldest due message of a stream waits"),
     Family("dripfleet_fleet_doubts_last_hour", "gauge", ("stream",), "attempts of the last hour whose reply never came, settled or not"),
+    Family("dripfleet_fleet_doubts_held", "gauge", ("stream",), "mails in doubt that only an operator settles"),
     Family("dripfleet_fleet_outcomes", "gauge", ("sequence", "step", "outcome"), "messages that ended so, ever; a correction may lower it"),
     Family("dripfleet_fleet_enrollments", "gauge", ("sequence", "state"), "people in a sequence; state: active, and of these waiting, held"),
     Family("dripfleet_fleet_to_plan", "gauge", (), "enrollments that the planner has to look at"),

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.session import Database
 from tasks.names import POOLS
+from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
 from workers.metrics.process import gauge
@@ -127,6 +128,8 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
     yield gauge(
         "dripfleet_fleet_doubts_last_hour", {(s.key,): doubts.get(s.key, 0) for s in streams}
     )
+    waiting = held_doubts(connection)
+    yield gauge("dripfleet_fleet_doubts_held", {(s.key,): waiting.get(s.key, 0) for s in streams})
     ends = outcomes_by_step(connection)
     yield gauge("dripfleet_fleet_outcomes", {(*names,): n for names, n in ends.items()})
     people: Labelled = {}

@@ -1,0 +1,222 @@
+"""Words that come late, each against the row as it stands by then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from tests.model.world import Held, Worker, World
+
+# A mail a stream, so that whoever claims takes that one.
+LONELY = """
+DELETE FROM message WHERE id NOT IN (
+    SELECT min(id) FROM message WHERE enrollment_id IS NOT NULL GROUP BY stream)"""
+OVER = """
+UPDATE enrollment e SET active = false, ended_at = clock_timestamp(), end_reason = 'test', due_at = NULL
+WHERE NOT EXISTS (SELECT 1 FROM message m WHERE m.enrollment_id = e.id)"""
+
+
+@pytest.fixture
+def world(session: Connection) -> Iterator[World]:
+    undo = session.begin()
+    world = World(session)
+    world.plan()
+    world.run(LONELY)
+    world.run(OVER)
+    yield world
+    undo.rollback()
+
+
+def one(world: World, stream: str = "transactional") -> tuple[Worker, Held]:
+    worker = world.workers[0]
+    (held,) = world.claim(worker, stream, 1)
+    return worker, held
+
+
+def row(world: World, held: Held) -> Any:
+    world.check()
+    return world.rows()[held.row.id]
+
+
+def in_doubt_by_the_reaper(world: World, worker: Worker, held: Held, code: int) -> None:
+    """The reply came, and its worker slept on it."""
+    world.arm(worker, held)
+    world.dot(worker, held, accepted=code == 250, code=code)
+    world.time_passes(800)
+    world.reap()
+    assert row(world, held).state == "in_doubt"
+
+
+@pytest.mark.parametrize(("code", "ends"), [(250, "sent"), (451, "scheduled"), (554, "failed")])
+def test_a_reply_that_finds_its_row_in_doubt_ends_the_doubt(
+    world: World, code: int, ends: str
+) -> None:
+    worker, held = one(world)
+    in_doubt_by_the_reaper(world, worker, held, code)
+    world.record(worker, held)
+    assert row(world, held).state == ends
+
+
+@pytest.mark.parametrize(("code", "ends"), [(250, "sent"), (451, "failed"), (554, "failed")])
+def test_a_reply_that_finds_its_row_assumed_sent_corrects_it_and_sends_nothing_again(
+    world: World, code: int, ends: str
+) -> None:
+    worker, held = one(world, "marketing")
+    in_doubt_by_the_reaper(world, worker, held, code)
+    world.time_passes(1000)
+    world.resolve()
+    assert row(world, held).state == "sent_assumed"
+    world.record(worker, held)
+    assert row(world, held).state == ends
+
+
+def test_a_give_back_that_finds_its_row_assumed_sent_ends_it_failed(world: World) -> None:
+    worker, held = one(world, "marketing")
+    world.arm(worker, held)
+    world.time_passes(800)
+    world.reap()
+    world.time_passes(1000)
+    world.resolve()
+    world.give_back(worker, held)
+    assert row(world, held).state == "failed"
+
+
+def second_in_the_air(world: World) -> tuple[Worker, Held, Worker, Held]:
+    """A doubted first try, resent by the policy; the second is armed."""
+    first, old = one(world)
+    world.arm(first, old)
+    world.dot(first, old, accepted=True)
+    world.silence(first, old)
+    world.time_passes(1000)
+    world.resolve()
+    second = world.workers[1]
+    (new,) = world.claim(second, "transactional", 1)
+    assert new.row.id == old.row.id and world.arm(second, new)
+    return first, old, second, new
+
+
+@pytest.mark.parametrize("code", [451, 554, 250])
+def test_once_the_first_copy_is_proven_the_second_reply_cannot_unsend_it(
+    world: World, code: int
+) -> None:
+    _, old, second, new = second_in_the_air(world)
+    world.evidence(world.rows()[old.row.id], "provider")
+    assert row(world, old).state == "armed"
+    world.dot(second, new, accepted=code == 250, code=code)
+    world.record(second, new)
+    assert row(world, old).state == "sent"
+
+
+@pytest.mark.parametrize("code", [451, 554])
+def test_a_no_of_an_earlier_try_moves_nothing_of_a_later_one(world: World, code: int) -> None:
+    worker, old = one(world)
+    in_doubt_by_the_reaper(world, worker, old, code)
+    world.time_passes(1000)
+    world.resolve()
+    second = world.workers[1]
+    (new,) = world.claim(second, "transactional", 1)
+    world.arm(second, new)
+    world.record(worker, old)
+    assert row(world, old).state == "armed"
+    assert [tried.split(":")[1] for tried in row(world, old).tries] == [
+        {451: "deferred", 554: "refused"}[code]
+    ]
+
+
+@pytest.mark.parametrize("stage", ["scheduled", "working"])
+def test_a_yes_of_an_earlier_try_takes_the_resend_out_of_the_queue(
+    world: World, stage: str
+) -> None:
+    worker, old = one(world)
+    in_doubt_by_the_reaper(world, worker, old, 250)
+    world.time_passes(1000)
+    world.resolve()
+    if stage == "working":
+        world.claim(world.workers[1], "transactional", 1)
+    assert row(world, old).state == stage
+    world.record(worker, old)
+    assert row(world, old).state == "sent"
+    for held in world.workers[1].at("claimed"):
+        assert not world.arm(world.workers[1], held)
+
+
+def test_a_yes_while_the_resend_is_in_the_air_is_written_and_waits_for_its_reply(
+    world: World,
+) -> None:
+    worker, old = one(world)
+    in_doubt_by_the_reaper(world, worker, old, 250)
+    world.time_passes(1000)
+    world.resolve()
+    second = world.workers[1]
+    (new,) = world.claim(second, "transactional", 1)
+    world.arm(second, new)
+    world.record(worker, old)
+    assert row(world, old).state == "armed"
+    world.dot(second, new, accepted=False)
+    world.silence(second, new)
+    world.time_passes(1000)
+    world.resolve()
+    assert row(world, old).state == "sent"
+
+
+def test_a_zombie_can_neither_arm_nor_fail_nor_give_back_what_another_holds(world: World) -> None:
+    zombie, old = one(world)
+    world.time_passes(200)
+    world.reap()
+    worker = world.workers[1]
+    (new,) = world.claim(worker, "transactional", 1)
+    assert new.row.id == old.row.id
+    for what in (world.fail, world.give_back):
+        zombie.held[old.effect] = old
+        what(zombie, old)
+        assert row(world, new).state == "working"
+    zombie.held[old.effect] = old
+    old.leased = 120
+    assert not world.arm(zombie, old)
+    assert world.arm(worker, new)
+    zombie.held[old.effect] = old
+    world.silence(zombie, old)
+    world.dot(worker, new, accepted=True, code=250)
+    world.record(worker, new)
+    assert row(world, new).state == "sent"
+
+
+def test_a_lease_too_short_for_the_dot_is_refused_and_comes_back(world: World) -> None:
+    worker, held = one(world)
+    world.time_passes(95)
+    assert not world.arm(worker, held)
+    assert row(world, held).state == "scheduled"
+
+
+@pytest.mark.parametrize("code", [451, 554])
+@pytest.mark.parametrize("stage", ["scheduled", "working"])
+def test_a_no_of_an_earlier_try_leaves_the_resend_where_it_is(
+    world: World, stage: str, code: int
+) -> None:
+    worker, old = one(world)
+    in_doubt_by_the_reaper(world, worker, old, code)
+    world.time_passes(1000)
+    world.resolve()
+    if stage == "working":
+        world.claim(world.workers[1], "transactional", 1)
+    epoch = row(world, old).epoch
+    world.record(worker, old)
+    after = row(world, old)
+    if stage == "working":
+        assert (after.state, after.epoch) == ("working", epoch)
+    else:
+        assert after.state == "scheduled" and after.due
+
+
+def test_a_reply_that_finds_its_row_dropped_by_an_operator_is_written_and_moves_nothing(
+    world: World,
+) -> None:
+    worker, held = one(world)
+    in_doubt_by_the_reaper(world, worker, held, 451)
+    world.operator_settles(row(world, held), "drop")
+    world.record(worker, held)
+    after = row(world, held)
+    assert after.state == "failed" and after.tries == ["1:deferred:"]
