@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check bench mutate lock clean
+.PHONY: demo test check bench chaos soak mutate lock clean
 
 demo: $(VENV)/.installed  ## The main job on embedded servers (ARGS="--customers 2000" is the quick one).
 	@$(BIN)/dripfleet demo $(ARGS)
@@ -21,6 +21,12 @@ check: $(VENV)/.installed  ## What must be true of the code before it is run.
 
 bench: $(VENV)/.installed  ## The first figure: mails a second through the fleet, and smtp-source beside it.
 	$(BIN)/python -m tests.bench.first_figure $(ARGS)
+
+chaos: $(VENV)/.installed  ## The real fleet under random faults (ARGS="--minutes 3 --seed 7 --runs 10").
+	$(BIN)/dripfleet chaos $(ARGS)
+
+soak: $(VENV)/.installed  ## Half an hour of it, over three seeds.
+	$(BIN)/dripfleet chaos --minutes 10 --runs 3 $(ARGS)
 
 mutate: $(VENV)/.installed  ## Which guards could go unnoticed (ARGS="cycle --quick"); an hour for all.
 	$(BIN)/python -m tests.mutation $(ARGS)

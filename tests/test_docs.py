@@ -83,7 +83,7 @@ def test_every_command_of_the_readme_runs(place: tuple[Path, dict[str, str]]) ->
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
     assert [line for line in console() if line.startswith("make ")] == ["make demo", "make test"]
-    for target in ("demo", "test", "check", "bench", "clean"):
+    for target in ("demo", "test", "check", "bench", "chaos", "soak", "mutate", "clean"):
         done = subprocess.run(
             ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
         )

@@ -27,6 +27,7 @@ from tasks.sequence.enroll import enroll_all
 from tasks.upkeep import verify as audit
 from tests.bench import due_mails
 from tests.bench.cpu_time import cpu_seconds, used_between
+from workers.child import PROGRAM
 from workers.cli.audit import summary
 from workers.embedded.home import Home
 from workers.embedded.ledger import read_ledger
@@ -81,6 +82,7 @@ class WholeFleet:
         connections: SMTP connections of the send worker.
         say: told what goes on.
         relays: further relays, name → URL on loopback.
+        guard_off: a name of `workers.chaos.guards.OFF`, to measure what that guard costs.
     """
 
     def __init__(
@@ -89,9 +91,11 @@ class WholeFleet:
         connections: int,
         say: Callable[[str], None],
         relays: Mapping[str, str],
+        guard_off: str | None = None,
     ) -> None:
         self._mails = mails
         self._windows = 0
+        self._guard_off = guard_off
         self._lines = 0
         self._say = say
         self._settings = {"DRIPFLEET_CONNECTIONS": str(connections)}
@@ -111,7 +115,7 @@ class WholeFleet:
             self._database = Database(self.stack.database_url, name="dripfleet-bench")
             exits.callback(self._database.close)
             migrate(self._database)
-            self._fleet = Fleet(self.stack, flower=False, say=self._say)
+            self._fleet = Fleet(self.stack, flower=False, say=self._say, program=self._program())
             exits.callback(self._fleet.stop)
             self._fleet.start()
             with self._database.transaction() as connection:
@@ -131,6 +135,12 @@ class WholeFleet:
         at: TracebackType | None,
     ) -> None:
         self._exits.close()
+
+    def _program(self) -> tuple[str, ...]:
+        if self._guard_off is None:
+            return PROGRAM
+        hooks = ("--guard-off", self._guard_off, str(self._folder / "points"))
+        return ("-m", "workers.chaos.process", *hooks)
 
     def deliver(self, relay: str, sink: tuple[str, int]) -> Delivered:
         """Make a mail due to everybody, then send them all through a relay, and measure that.

@@ -1,4 +1,4 @@
-"""The negative control: a guard taken out, to show that the judge sees what it guards against."""
+"""A guard taken out: to show that the judge sees what it stands against, and to measure its price."""
 
 from __future__ import annotations
 
@@ -38,5 +38,35 @@ def forget_the_dot() -> None:
     doubt.reap_armed = reap_armed
 
 
-OFF: Final[dict[str, Callable[[], None]]] = {"armed-lease": forget_the_dot}
-"""Guard → how a process of a control run loses it."""
+def write_no_journal() -> None:
+    """Let the journal remember nothing: after a kill every armed row is in doubt."""
+    from tasks.send.journal import Journal
+
+    def append(self: Journal, lines: str) -> None:
+        return None
+
+    Journal._append = append  # type: ignore[method-assign]
+
+
+def cycle_one_by_one() -> None:
+    """Give each mail a transaction for its ARM and another for its RECORD."""
+    from tasks.send.cycles import Cycles, Reply
+    from tasks.send.mail import Mail
+
+    grouped = Cycles._cycle
+
+    async def cycle(self: Cycles, answers: list[tuple[Mail, Reply]], ready: list[Mail]) -> None:
+        for answer in answers:
+            await grouped(self, [answer], [])
+        for mail in ready:
+            await grouped(self, [], [mail])
+
+    Cycles._cycle = cycle  # type: ignore[method-assign]
+
+
+OFF: Final[dict[str, Callable[[], None]]] = {
+    "armed-lease": forget_the_dot,
+    "journal": write_no_journal,
+    "grouping": cycle_one_by_one,
+}
+"""Guard → how a process loses it; `grouping` is none, and has a price all the same."""
