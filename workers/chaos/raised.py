@@ -25,7 +25,7 @@ MOVES: Final = (
     ("in_doubt", "scheduled"),
     ("in_doubt", "sent_assumed"),
 )
-"""Moves that a run makes again and again; the others are met by tests of their own."""
+"""Moves that a run makes again and again. The others an operator makes, who is told and asks again."""
 
 STATES: Final = {2: "40001", 4: "40P01"}
 """At which occurrence of a move what is raised."""
