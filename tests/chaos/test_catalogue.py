@@ -6,8 +6,10 @@ that was sent again. `dripfleet chaos --seed N` plays the same in another order.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,14 +27,24 @@ RAISED = [
     for sqlstate in raised.STATES.values()
 ]
 
-pytestmark = pytest.mark.timeout(600)
+# Addresses, tokens of links, content, a password in a URL.
+LEAK = re.compile(
+    rb"[\w.+-]+@(?:d\d\.)?example\.com|\bk1\.[\w-]{11}\.|Subject:|postgresql://\w+:(?!\*)"
+)
+
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[run.Result]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("chaos") / "home"
-    yield run.run(root, seconds=SECONDS, seed=SEED, shorter=60, say=print)
+    yield root
     shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def result(root: Path) -> run.Result:
+    return run.run(root, seconds=SECONDS, seed=SEED, shorter=60, say=print)
 
 
 def test_nothing_is_lost_and_every_copy_is_a_doubt_that_was_sent_again(result: run.Result) -> None:
@@ -42,6 +54,14 @@ def test_nothing_is_lost_and_every_copy_is_a_doubt_that_was_sent_again(result: r
     assert result.lost == 0
     assert result.faults == []
     assert result.doubts > 0 and result.explained > 0, "a run without doubts shows nothing"
+
+
+def test_no_log_of_a_fleet_in_trouble_holds_an_address_a_token_or_content(
+    result: run.Result, root: Path
+) -> None:
+    for log in (root / "logs").iterdir():
+        found = LEAK.search(log.read_bytes())
+        assert found is None, f"{log.name} holds {found and found.group()!r}"
 
 
 @pytest.mark.parametrize("name", [*CATALOGUE, *SINK, *RAISED])

@@ -17,7 +17,7 @@ from tasks import crashpoint
 from workers.chaos.fault import Play, fault
 from workers.chaos.world import World, await_value, send_signal
 
-STARTED = 12.0  # seconds that a process more is given to start and do some work
+STARTED = 8.0  # seconds that a process more is given to start and do some work
 REACHED = 30.0  # seconds within which somebody must stand at an armed point
 
 
