@@ -12,12 +12,17 @@ from functools import partial
 from importlib.util import find_spec
 
 import psutil
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from tasks import crashpoint
 from workers.chaos.fault import Play, fault
 from workers.chaos.world import World, await_value, send_signal
 
-STARTED = 8.0  # seconds that a process more is given to start and do some work
+STARTED = 40.0  # seconds within which a process more must have taken work
+WORKING = 3.0  # seconds that it then goes on
+
+TAKEN = text("SELECT count(*) FROM canary WHERE worker = ANY(CAST(:workers AS text[]))")
 REACHED = 30.0  # seconds within which somebody must stand at an armed point
 
 
@@ -141,8 +146,19 @@ def _beside(*started: subprocess.Popen[bytes]) -> Iterator[None]:
                 process.wait()
 
 
-def _alive(*started: subprocess.Popen[bytes]) -> int:
-    return int(all(process.poll() is None for process in started))
+def _at_work(world: World, *workers: str) -> int:
+    """Whether workers of these names took work, and went on for a while."""
+
+    def taken() -> bool | None:
+        with contextlib.suppress(DBAPIError), world.database.transaction() as connection:
+            counted = connection.execute(TAKEN, {"workers": list(workers)}).scalar_one()
+            return True if counted == len(workers) else None
+        return None
+
+    if not await_value(taken, STARTED):
+        return 0
+    time.sleep(WORKING)
+    return 1
 
 
 @fault("double beat", "a second beat, and three dispatchers")
@@ -154,8 +170,7 @@ def double_beat(world: World, rng: random.Random) -> int:
         world.spawn("worker", "sequence", "--name", "sequence@third"),
     ]
     with _beside(*more):
-        time.sleep(STARTED)
-        return _alive(*more)
+        return _at_work(world, "sequence@second", "sequence@third") * int(more[0].poll() is None)
 
 
 def _no_time_machine(world: World) -> str | None:
@@ -179,8 +194,7 @@ def skew_clocks(world: World, rng: random.Random) -> int:
         ),
     ]
     with _beside(*more):
-        time.sleep(STARTED)
-        return _alive(*more)
+        return _at_work(world, "send@skewed", "sequence@skewed")
 
 
 @fault("two versions", "a planner and a send worker whose doorbells are of another version")
@@ -191,8 +205,7 @@ def two_versions(world: World, rng: random.Random) -> int:
         world.spawn("worker", "send", "--name", "send@next", hooks=("--version", "2")),
     ]
     with _beside(*more):
-        time.sleep(STARTED)
-        return _alive(*more)
+        return _at_work(world, "send@next", "sequence@next")
 
 
 @fault("offer a live journal", "a frozen send worker, while a second one looks for dead journals")

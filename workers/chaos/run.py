@@ -28,7 +28,7 @@ from workers.embedded.ledger import read_ledger
 PLAYERS: Final = 3  # faults at a time
 TRIES: Final = 3  # a fault may find nothing to disturb because of another one
 PAUSE: Final = (0.2, 2.0)  # seconds between two faults of a player
-FLOWING: Final = 60.0  # seconds within which the first mails must have gone
+FLOWING: Final = 180.0  # seconds within which the first mails must have gone
 TOLD: Final = 10.0  # seconds between two lines while it settles
 
 FATES = text("""
