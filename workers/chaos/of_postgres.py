@@ -75,7 +75,7 @@ def swallow(world: World, rng: random.Random) -> int:
 def cut_before_record(world: World, rng: random.Random) -> int:
     """The reply is in the journal, and is recorded when the line is back."""
     world.points.arm("reply.noted", "wait")
-    reached = world.points.await_reached("reply.noted", 30.0)
+    reached = world.points.await_reached("reply.noted", 60.0)
     if reached is None:
         return 0
     with _line(world, "cut"):

@@ -23,7 +23,7 @@ STARTED = 40.0  # seconds within which a process more must have taken work
 WORKING = 3.0  # seconds that it then goes on
 
 TAKEN = text("SELECT count(*) FROM canary WHERE worker = ANY(CAST(:workers AS text[]))")
-REACHED = 30.0  # seconds within which somebody must stand at an armed point
+REACHED = 60.0  # seconds within which somebody must stand at an armed point
 
 
 def _kill(name: str, world: World, rng: random.Random) -> int:
