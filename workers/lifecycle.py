@@ -75,11 +75,13 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
 
     from models.session import DatabaseSettings
     from workers.celery import build
+    from workers.queues import queues_of
 
     _quieten_celery()
     # Said once a pool whenever the broker goes: what it proposes is for pools that can cancel.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     app = build(pool.name, read[RedisSettings])
+    app.conf.worker_concurrency = concurrency or pool.concurrency
     _connect_signals(pool, read[DatabaseSettings], exporter)
     if pool.lacks_extra():
         log.warning("extra_missing", extra=pool.extra, next=f"pip install dripfleet[{pool.extra}]")
@@ -96,7 +98,7 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
             hostname=name or node_name(pool.name),
             pool_cls=pool.kind,
             concurrency=concurrency or pool.concurrency,
-            queues=[pool.name],
+            queues=queues_of(pool.name),
             loglevel=read[FleetSettings].log_level.upper(),
             task_events=True,
             without_gossip=True,

@@ -1,4 +1,7 @@
-"""One queue a pool, named as the pool; a task goes to the pool that `tasks.names` says."""
+"""One queue a pool, named as the pool; a task goes to the pool that `tasks.names` says.
+
+A few tasks have a queue of their own in their pool, where nothing long stands before them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,13 @@ DEFAULT_QUEUE = "upkeep"
 
 def queues() -> tuple[Queue, ...]:
     """All queues; no other is ever made."""
-    return tuple(Queue(name, routing_key=name) for name in names.POOLS)
+    own = (*names.POOLS, *names.QUEUE_OF.values())
+    return tuple(Queue(name, routing_key=name) for name in own)
+
+
+def queues_of(pool: str) -> list[str]:
+    """The queues that a worker of a pool takes from."""
+    return [pool, *(queue for task, queue in names.QUEUE_OF.items() if names.POOL_OF[task] == pool)]
 
 
 def route(
@@ -39,4 +48,5 @@ def route(
             f"Task {name!r} has no pool: write it into tasks/names.py, with one of"
             f" {', '.join(names.POOLS)}."
         )
-    return {"queue": pool, "routing_key": pool}
+    queue = names.QUEUE_OF.get(name, pool)
+    return {"queue": queue, "routing_key": queue}

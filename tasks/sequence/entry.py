@@ -26,6 +26,7 @@ DOORBELL = 500  # messages a doorbell
 DOORBELLS = 16  # doorbells that wait in a queue at most
 DOORBELL_LIFE = 10.0  # seconds; what is due then still is rung again
 CANARY_EVERY = 30.0
+CHURN_LIFE = 30.0
 
 
 @cache
@@ -67,11 +68,15 @@ def fire_schedules() -> dict[str, int]:
 
 @shared_task(base=FleetTask, name=names.DISPATCH)
 def dispatch() -> dict[str, Any]:
-    """Ring for what is due, and the canary of pools that have been silent."""
+    """Ring for what is due, for what nobody works on, and the canary of pools that are silent."""
     rung = _ring()
     with database().transaction() as connection:
         silent = store.silent_pools(connection, list(names.POOLS), CANARY_EVERY)
+        left = store.left_by_churn(connection)
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))
+    for name in left:
+        if not _depth(names.QUEUE_OF.get(name, names.POOL_OF[name])):
+            ring(name, names.tick(), expires=CHURN_LIFE)
     for pool in silent:
         if not _depth(pool):
             ring(names.CANARY, names.canary(pool), expires=CANARY_EVERY)
