@@ -34,6 +34,7 @@ COMMANDS = (
     "events",
     "status",
     "message",
+    "churn",
     "audit",
 )
 """Modules of this package whose `register(app)` adds their commands, in the order of `--help`."""
