@@ -75,7 +75,7 @@ def score_ranges() -> dict[str, int]:
         from tasks.churn import runs, scoring
 
         until = time.monotonic() + BUDGET
-        told = scoring.work(database(), lambda: time.monotonic() >= until)
+        told = scoring.work(database(), lambda: time.monotonic() >= until, settings().lease)
         with database().transaction() as connection:
             left = runs.waiting(connection)
     if left:
@@ -89,7 +89,10 @@ def score_one() -> dict[str, int]:
     require_extra()
     from tasks.churn import scoring
 
-    return {"answered": scoring.answer_requests(database())}
+    answered = scoring.answer_requests(database())
+    if answered > 1:
+        ring(names.CHURN_ONE, names.tick(), expires=LIFE)
+    return {"answered": answered}
 
 
 @shared_task(base=FleetTask, name=names.CHURN_TRAIN)

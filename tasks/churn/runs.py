@@ -3,7 +3,7 @@
 ::
 
     open_run     score_run (one open a score) and its score_range rows, of ids that exist now
-    claim        a range whose lease is free: ours until `LEASE`, under a new epoch
+    claim        a range whose lease is free: ours until it ends, under a new epoch
     finish       in the transaction that writes the scores; a stale epoch writes nothing
 
 A doorbell that is lost, a worker that is killed and a range that is done twice change nothing: what
@@ -21,7 +21,6 @@ from sqlalchemy import Connection, text
 from tasks.audience import rfm
 from tasks.errors import Permanent
 
-LEASE: Final = dt.timedelta(seconds=120)  # a range takes seconds
 FAULTS: Final = 3  # of one range; then the run has failed
 STALE: Final = dt.timedelta(hours=12)  # an open run older than this is begun anew
 
@@ -137,9 +136,10 @@ def open_run(connection: Connection, name: str, artifact: str, size: int) -> tup
     return int(made), True
 
 
-def claim(connection: Connection) -> Range | None:
-    """Take the next range of an open run; None: none is free."""
-    row = connection.execute(CLAIM, {"lease": LEASE}).one_or_none()
+def claim(connection: Connection, lease: float = 120.0) -> Range | None:
+    """Take the next range of an open run for `lease` seconds; None: none is free."""
+    held = {"lease": dt.timedelta(seconds=lease)}
+    row = connection.execute(CLAIM, held).one_or_none()
     if row is None:
         return None
     return Range(row.run, row.first_id, row.end_id, row.epoch, row.name, row.artifact, row.cutoff)

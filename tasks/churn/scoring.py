@@ -48,10 +48,11 @@ ON CONFLICT (name, subscriber_id) DO UPDATE
 SET value = excluded.value, artifact = excluded.artifact, scored_at = excluded.scored_at
 WHERE score.scored_at <= excluded.scored_at
 """
+# The newest first: who asks for one does not wait for a segment that was asked for before.
 ASKED = text("""
 DELETE FROM score_request r USING (
     SELECT q.name, q.subscriber_id FROM score_request q WHERE q.said IS NULL
-    ORDER BY q.asked_at LIMIT :n FOR UPDATE SKIP LOCKED) q
+    ORDER BY q.asked_at DESC LIMIT :n FOR UPDATE SKIP LOCKED) q
 WHERE r.name = q.name AND r.subscriber_id = q.subscriber_id
 RETURNING r.name, r.subscriber_id, clock_timestamp() AS now
 """)
@@ -128,7 +129,7 @@ def score_range(database: Database, mine: runs.Range) -> int | None:
     return len(values)
 
 
-def work(database: Database, until: Callable[[], bool]) -> dict[str, int]:
+def work(database: Database, until: Callable[[], bool], lease: float = 120.0) -> dict[str, int]:
     """Score waiting ranges one after the other, until there are none or `until` says so.
 
     A fault gives its range back, and the third one fails its run; what is not sound fails at once.
@@ -136,7 +137,7 @@ def work(database: Database, until: Callable[[], bool]) -> dict[str, int]:
     told = {"ranges": 0, "rows": 0, "faults": 0}
     while not until():
         with database.transaction() as connection:
-            mine = runs.claim(connection)
+            mine = runs.claim(connection, lease)
         if mine is None:
             break
         try:
@@ -171,7 +172,7 @@ def answered(database: Database, name: str, subscriber: int) -> Any:
         return connection.execute(ANSWER, {"name": name, "id": subscriber}).one()
 
 
-def answer_requests(database: Database, most: int = 200) -> int:
+def answer_requests(database: Database, most: int = 10) -> int:
     """Score whoever was asked for; how many. A crash leaves the requests where they were."""
     with database.transaction() as connection:
         asked = connection.execute(ASKED, {"n": most}).all()
