@@ -136,7 +136,7 @@ def open_run(connection: Connection, name: str, artifact: str, size: int) -> tup
     return int(made), True
 
 
-def claim(connection: Connection, lease: float = 120.0) -> Range | None:
+def claim(connection: Connection, lease: float = 300.0) -> Range | None:
     """Take the next range of an open run for `lease` seconds; None: none is free."""
     held = {"lease": dt.timedelta(seconds=lease)}
     row = connection.execute(CLAIM, held).one_or_none()

@@ -113,7 +113,7 @@ def score_range(database: Database, mine: runs.Range) -> int | None:
     """
     model, manifest = model_of(database, mine.artifact)
     kind = named(mine.name)
-    with database.raw() as raw:
+    with book.reading(database) as raw:
         rows = rows_of(raw, kind, manifest, mine.cutoff, mine.first, mine.end)
         values = _values(model, rows)
     with database.transaction() as connection:
@@ -129,7 +129,7 @@ def score_range(database: Database, mine: runs.Range) -> int | None:
     return len(values)
 
 
-def work(database: Database, until: Callable[[], bool], lease: float = 120.0) -> dict[str, int]:
+def work(database: Database, until: Callable[[], bool], lease: float = 300.0) -> dict[str, int]:
     """Score waiting ranges one after the other, until there are none or `until` says so.
 
     A fault gives its range back, and the third one fails its run; what is not sound fails at once.

@@ -12,6 +12,6 @@ class ChurnSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DRIPFLEET_CHURN_", frozen=True)
 
     horizon: float = Field(91, ge=1, le=730, description="days without a purchase that are churn")
-    range: int = Field(50_000, ge=100, le=1_000_000, description="subscribers scored at once")
-    lease: float = Field(120, gt=0, description="s; a range that took longer is taken for lost")
+    range: int = Field(200_000, ge=100, le=1_000_000, description="subscribers scored at once")
+    lease: float = Field(300, gt=0, description="s; a range that took longer is taken for lost")
     sample: int = Field(200_000, ge=1_000, description="subscribers that a training looks at")

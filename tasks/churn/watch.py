@@ -13,7 +13,7 @@ from models.session import Database
 from tasks.audience import rfm
 from tasks.churn import scoring, store
 from tasks.churn.artifact import answer
-from tasks.churn.book import hashed
+from tasks.churn.book import RANGE, hashed, reading
 from tasks.churn.drift import Drift, drifts
 from tasks.churn.kinds import named
 from tasks.errors import Permanent
@@ -21,7 +21,6 @@ from tasks.errors import Permanent
 log = structlog.get_logger()
 
 SAMPLE: Final = 20_000  # subscribers looked at
-RANGE: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +50,11 @@ def look(database: Database, name: str) -> Looked:
         raise Permanent(f"score {name!r} has no champion; `dripfleet churn train` makes one")
     model, manifest = scoring.model_of(database, artifact)
     tables = []
-    with database.raw() as raw:
-        for first, end in ranges:
+    for first, end in ranges:
+        with reading(database) as raw:
             rows = scoring.rows_of(raw, kind, manifest, now, first, end)
-            mine = hashed(rows.ids, salt=2) < SAMPLE / max(people, 1)
-            tables.append(rows.table[mine][manifest["columns"]])
+        mine = hashed(rows.ids, salt=2) < SAMPLE / max(people, 1)
+        tables.append(rows.table[mine][manifest["columns"]])
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if not len(table):
         raise Permanent(f"nobody can have score {name!r} yet: there is nobody to look at")
