@@ -36,7 +36,7 @@ SETTINGS = ChurnSettings()
 
 @pytest.fixture(scope="module")
 def cdnow_url(postgres_url: str, _template: str) -> Iterator[str]:
-    """CDNOW's 23 570 customers with a champion of each kind, to be copied and never written."""
+    """CDNOW's 23 570 customers, two champions and a challenger, to be copied and never written."""
     name, base = f"cdnow_{uuid4().hex[:8]}", postgres_url.rpartition("/")[0]
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {_template}")
@@ -44,6 +44,9 @@ def cdnow_url(postgres_url: str, _template: str) -> Iterator[str]:
     cdnow.fill(filled)
     for kind in (CHURN, CLV):
         trainings.train(filled, kind, {"kinds": ["logistic"], "promote": True}, SETTINGS)
+    # The operator's word holds against the rule, which would have promoted it.
+    challenger = {"kinds": ["logistic"], "seed": 1, "most": 8000, "promote": False}
+    assert not trainings.train(filled, CHURN, challenger, SETTINGS).promoted
     filled.close()
     yield f"{base}/{name}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
@@ -73,6 +76,12 @@ def champion(database: Database, name: str = CHURN) -> str:
     with database.transaction() as connection:
         found = store.champion(connection, name)
     assert found is not None
+    return found
+
+
+def challenger(database: Database) -> str:
+    with database.transaction() as connection:
+        (found,) = (m.id for m in store.models(connection, CHURN) if not m.champion)
     return found
 
 
@@ -305,10 +314,9 @@ def test_the_newest_request_is_answered_first(shop: Database) -> None:
 
 
 def test_promotion_and_rollback_move_the_pointer_and_are_written_down(shop: Database) -> None:
-    first = champion(shop)
-    second = trainings.train(
-        shop, CHURN, {"kinds": ["boosting"], "promote": True}, SETTINGS
-    ).artifact
+    first, second = champion(shop), challenger(shop)
+    with shop.transaction() as connection:
+        assert store.promote(connection, second, "a try") == first
     assert champion(shop) == second != first
     with shop.transaction() as connection:
         assert store.rollback(connection, CHURN) == (second, first)
@@ -339,13 +347,11 @@ def test_promotion_and_rollback_move_the_pointer_and_are_written_down(shop: Data
 def test_a_corrupt_or_pickled_challenger_is_refused_and_the_champion_stays(
     shop: Database, data: bytes | None, why: str
 ) -> None:
-    first = champion(shop)
-    trained = trainings.train(shop, CHURN, {"kinds": ["boosting"], "promote": False}, SETTINGS)
-    assert champion(shop) == first, "the operator's word holds against the rule"
+    first, second = champion(shop), challenger(shop)
     broken = data if data is not None else b"junk"
-    ask(shop, "UPDATE score_artifact SET data = :d WHERE id = :id", d=broken, id=trained.artifact)
+    ask(shop, "UPDATE score_artifact SET data = :d WHERE id = :id", d=broken, id=second)
     with pytest.raises(Refused, match=why), shop.transaction() as connection:
-        store.promote(connection, trained.artifact, "a try")
+        store.promote(connection, second, "a try")
     assert champion(shop) == first
 
 
