@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from tasks.churn.prepare import as_typed, coded, is_number, smooth, split_columns
+from tasks.churn.prepare import as_typed, coded, is_number, scaled, smooth, split_columns
 
 KINDS: Final = ("logistic", "boosting", "mlp")
 FEWEST = 5  # of each class, for a calibration to say anything
@@ -163,16 +163,21 @@ class ChurnModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{'columns' if len(missing) > 1 else 'column'} {', '.join(map(repr, missing))}"
                 f" missing: the model was fitted to {len(names)} columns and needs every one"
             )
-        return as_typed(X[list(names)], set(self.categories_))
+        numbers, categories = self._used
+        return as_typed(X[[*numbers, *categories]], set(self.categories_))
 
     def _fitted(self, frame: pd.DataFrame, y: NDArray[Any]) -> Pipeline:
         numbers, categories = self._used
-        table = (coded if self.kind == "boosting" else smooth)(numbers, categories)
+        table: Any
+        if self.kind == "boosting":
+            table = coded(numbers, categories) if categories else "passthrough"
+        else:
+            table = smooth(numbers, categories) if categories else scaled()
         pipeline = Pipeline([("table", table), ("model", self._estimator(len(y)))])
         with warnings.catch_warnings():
             # A network that stops early is one; how good it is, the test says.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return pipeline.fit(frame, y)
+            return pipeline.fit(self._rows(frame), y)
 
     def _estimator(self, rows: int) -> Any:
         if self.kind == "logistic":
@@ -190,7 +195,12 @@ class ChurnModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _raw(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Log odds as the fitted model says them, before the calibration."""
-        return _log_odds(self.pipeline_, frame)
+        return _log_odds(self.pipeline_, self._rows(frame))
+
+    def _rows(self, frame: pd.DataFrame) -> Any:
+        """What the pipeline takes: without categories a plain array, which costs a third."""
+        numbers, categories = self._used
+        return frame if categories else frame[numbers].to_numpy(dtype=np.float64)
 
     def _out_of_fold(self, frame: pd.DataFrame, y: NDArray[Any]) -> NDArray[np.float64]:
         """Log odds of each row, from models that were not fitted to it; NaN: too few for that."""
@@ -199,7 +209,8 @@ class ChurnModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         raw = np.zeros(len(y))
         folds = StratifiedKFold(self.folds, shuffle=True, random_state=self.random_state)
         for fit, held in folds.split(frame, y):
-            raw[held] = _log_odds(self._fitted(frame.iloc[fit], y[fit]), frame.iloc[held])
+            fitted = self._fitted(frame.iloc[fit], y[fit])
+            raw[held] = _log_odds(fitted, self._rows(frame.iloc[held]))
         return raw
 
 
@@ -207,8 +218,8 @@ def _columns(n: int) -> list[str]:
     return [f"x{at}" for at in range(n)]
 
 
-def _log_odds(pipeline: Pipeline, frame: pd.DataFrame) -> NDArray[np.float64]:
-    positive = pipeline.predict_proba(frame)[:, 1]
+def _log_odds(pipeline: Pipeline, rows: Any) -> NDArray[np.float64]:
+    positive = pipeline.predict_proba(rows)[:, 1]
     return np.asarray(logit(np.clip(positive, 1e-9, 1 - 1e-9)))
 
 

@@ -49,18 +49,22 @@ def split_columns(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
     return numbers, categories
 
 
-def smooth(numbers: list[str], categories: list[str]) -> ColumnTransformer:
-    """For models of sums: gaps filled and marked, tails pulled in, one column a category."""
-    scaled = Pipeline(
+def scaled() -> Pipeline:
+    """Numbers for models of sums: gaps filled and marked, tails pulled in."""
+    return Pipeline(
         [
             ("fill", SimpleImputer(strategy="median", add_indicator=True)),
             ("log", SignedLog()),
             ("scale", StandardScaler()),
         ]
     )
+
+
+def smooth(numbers: list[str], categories: list[str]) -> ColumnTransformer:
+    """For models of sums: numbers `scaled`, one column a category."""
     return ColumnTransformer(
         [
-            ("numbers", scaled, numbers),
+            ("numbers", scaled(), numbers),
             (
                 "categories",
                 OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=RARE),
@@ -88,6 +92,10 @@ def as_typed(frame: pd.DataFrame, categories: set[str]) -> pd.DataFrame:
         ValueError: a column that was numbers holds something else; names it and an example.
     """
     made: dict[str, Any] = {}
+    if not categories.intersection(frame.columns) and (frame.dtypes == np.float64).all():
+        values = frame.to_numpy(dtype=np.float64)
+        if not np.isinf(values).any():
+            return frame
     for name in frame.columns:
         column = frame[name]
         if name in categories:
