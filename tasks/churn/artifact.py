@@ -13,12 +13,12 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Final
 
 from tasks.errors import Permanent
+
+if TYPE_CHECKING:  # who lists or asks needs no model, and not the extra either
+    import pandas as pd
 
 FORMAT: Final = 1
 PROBES: Final = 5  # rows whose answers are kept with the model
@@ -101,10 +101,8 @@ def unpack(artifact: Artifact) -> Any:
             " restore it, or roll back"
         )
     _require_skops(what, artifact.data)
-    made, here = (
-        manifest.get("versions", {}).get("scikit-learn", "unknown"),
-        versions()["scikit-learn"],
-    )
+    made = manifest.get("versions", {}).get("scikit-learn", "unknown")
+    here = versions()["scikit-learn"]
     if made.split(".")[:2] != here.split(".")[:2]:
         raise Refused(
             f"{what} was made by scikit-learn {made}, and {here} is installed: the same one was"
@@ -159,6 +157,9 @@ def _require_skops(what: str, data: bytes) -> None:
 
 
 def _require_same_answers(what: str, model: Any, manifest: Mapping[str, Any]) -> None:
+    import numpy as np
+    import pandas as pd
+
     probe = manifest.get("probe")
     if not isinstance(probe, dict):
         raise Refused(f"{what} has no probe in its manifest; train again")

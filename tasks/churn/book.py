@@ -129,7 +129,7 @@ class Book:
     most: int = 200_000
 
     def span(self) -> tuple[dt.datetime, dt.datetime]:
-        """The times of the first and the last event; what lies in the future is none.
+        """When the first event was, and when the last one was over; the future has none.
 
         Raises:
             LookupError: there are none.
@@ -139,7 +139,7 @@ class Book:
             first, last = connection.execute(SPAN, {"now": now}).one()
         if first is None:
             raise LookupError("no event")
-        return first, last
+        return first, last + dt.timedelta(microseconds=1)
 
     def plans(self) -> list[str]:
         """The commonest plans that events tell."""

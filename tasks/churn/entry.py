@@ -20,7 +20,7 @@ from tasks import names
 from tasks.base import FleetTask, database, ring
 from tasks.churn.lanes import Lanes
 from tasks.churn.settings import ChurnSettings
-from tasks.errors import Misconfigured
+from tasks.errors import Misconfigured, Permanent
 
 log = structlog.get_logger()
 
@@ -65,7 +65,8 @@ def score() -> dict[str, int]:
     return {"runs": len(champions), "rung": ring_ranges()}
 
 
-@shared_task(base=FleetTask, name=names.CHURN_RANGE)
+# Untyped, since a canvas would else be refused here: `v` is no argument of the function.
+@shared_task(base=FleetTask, name=names.CHURN_RANGE, typing=False)
 def score_ranges() -> dict[str, int]:
     """Score waiting ranges for a minute; ring again if that was not enough."""
     require_extra()
@@ -135,7 +136,10 @@ def drift() -> dict[str, int]:
             champions = store.champions(connection)
         told: dict[str, int] = {}
         for name in champions:
-            told[name] = sum(each.drifted for each in watch.look(database(), name).features)
+            try:
+                told[name] = sum(each.drifted for each in watch.look(database(), name).features)
+            except Permanent as fault:
+                log.error("drift_not_looked_for", score=name, why=str(fault))
     return told
 
 

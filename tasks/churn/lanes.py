@@ -9,6 +9,7 @@ on a file without a name, opened before the fork: a child that is killed loses i
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ class Lanes:
     """Locks that the children of this process share; make it before they are forked."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()
+        self._file, path = tempfile.mkstemp()
+        os.unlink(path)
 
     @contextmanager
     def take(self, children: int) -> Iterator[bool]:

@@ -56,20 +56,10 @@ DELETE FROM score_request r USING (
 WHERE r.name = q.name AND r.subscriber_id = q.subscriber_id
 RETURNING r.name, r.subscriber_id, clock_timestamp() AS now
 """)
-ASK = text("""
-INSERT INTO score_request (name, subscriber_id) VALUES (:name, :id)
-ON CONFLICT (name, subscriber_id) DO UPDATE SET asked_at = clock_timestamp(), said = NULL
-""")
 SAID = text("""
 INSERT INTO score_request (name, subscriber_id, said) VALUES (:name, :id, :said)
 ON CONFLICT (name, subscriber_id) DO UPDATE SET said = excluded.said
 """)
-ANSWER = text("""
-SELECT q.said, q.name IS NOT NULL AND q.said IS NULL AS waiting, s.value, s.artifact, s.scored_at
-FROM (SELECT 1) one LEFT JOIN score_request q ON q.name = :name AND q.subscriber_id = :id
-LEFT JOIN score s ON s.name = :name AND s.subscriber_id = :id
-""")
-
 _models: OrderedDict[str, tuple[Any, dict[str, Any]]] = OrderedDict()
 
 
@@ -158,18 +148,6 @@ def work(database: Database, until: Callable[[], bool], lease: float = 300.0) ->
             told["ranges"] += 1
             told["rows"] += rows
     return told
-
-
-def ask(database: Database, name: str, subscriber: int) -> None:
-    """Ask for one score; ring `churn.one` after it."""
-    with database.transaction() as connection:
-        connection.execute(ASK, {"name": name, "id": subscriber})
-
-
-def answered(database: Database, name: str, subscriber: int) -> Any:
-    """How a request stands: said, waiting, value, artifact, scored_at."""
-    with database.transaction() as connection:
-        return connection.execute(ANSWER, {"name": name, "id": subscriber}).one()
 
 
 def answer_requests(database: Database, most: int = 10) -> int:

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.session import Database
-from tasks.churn import contest, features, measure, store
+from tasks.churn import contest, measure, store
 from tasks.churn.artifact import Artifact, pack, unpack
 from tasks.churn.book import Book, Ids, hashed
 from tasks.churn.contest import Baseline, Part, Verdict
@@ -303,11 +303,3 @@ def _train_value(
 def _hash(part: Part) -> str:
     rows = pd.util.hash_pandas_object(part.table, index=False).to_numpy()
     return hashlib.sha256(rows.tobytes() + part.positive.tobytes()).hexdigest()
-
-
-def catalogue() -> list[dict[str, str]]:
-    """Every feature: its name, meaning, unit and source."""
-    return [
-        {"name": f.name, "meaning": f.meaning, "unit": f.unit, "source": f.source}
-        for f in features.CATALOG
-    ]

@@ -27,7 +27,7 @@ from models.migrate import migrate
 from models.session import Database
 from tasks import names
 from tasks.base import ring
-from tasks.churn import runs, scoring, store, trainings
+from tasks.churn import requests, runs, scoring, store, trainings
 from tasks.churn.settings import ChurnSettings
 from tests.bench import large_book
 from tests.bench.cpu_time import OURSELVES, cpu_seconds, used_between
@@ -110,9 +110,9 @@ def singles(stack: Stack, database: Database) -> dict[str, float]:
             _keep_busy(database)
             subscriber = 1 + n * 2311
             began = time.perf_counter()
-            scoring.ask(database, "churn", subscriber)
+            requests.ask(database, "churn", subscriber)
             ring(names.CHURN_ONE, names.tick(), expires=30)
-            while scoring.answered(database, "churn", subscriber).waiting:
+            while requests.answered(database, "churn", subscriber).waiting:
                 time.sleep(POLL)
                 assert time.perf_counter() - began < 60, "no answer within a minute"
             if n >= WARM:

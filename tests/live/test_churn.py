@@ -12,13 +12,27 @@ from uuid import uuid4
 import numpy as np
 import psycopg
 import pytest
+import redis
 from sqlalchemy import text
 
 pytest.importorskip("skops", reason="the extra ml is not installed")
 
 from models.session import Database
 from tasks.audience import rfm
-from tasks.churn import book, bulk, features, runs, scoring, store, training, trainings, watch, why
+from tasks.churn import (
+    book,
+    bulk,
+    entry,
+    features,
+    requests,
+    runs,
+    scoring,
+    store,
+    training,
+    trainings,
+    watch,
+    why,
+)
 from tasks.churn.artifact import Refused
 from tasks.churn.contest import TooLittle
 from tasks.churn.features import SeesTheFuture
@@ -27,6 +41,8 @@ from tasks.churn.settings import ChurnSettings
 from tasks.churn.training import Options
 from tasks.errors import Permanent
 from tests.live import cdnow, seeds
+from workers.celery import build
+from workers.settings import RedisSettings
 
 QUICK = Options(kinds=("logistic",))
 LAST = dt.datetime(1998, 6, 30, tzinfo=dt.UTC)
@@ -291,26 +307,42 @@ def test_three_faults_of_a_range_end_the_run_and_scores_of_before_stay(
     assert ask(shop, "SELECT * FROM score") == before
 
 
+def test_a_tick_opens_a_run_of_every_champion_and_rings_a_canvas_of_its_ranges(
+    shop: Database, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "database", lambda: shop)
+    monkeypatch.setattr(entry, "settings", lambda: ChurnSettings(range=5000))
+    app = build(None, RedisSettings.model_validate({"redis_url": valkey_url}))
+    assert entry.score.run() == {"runs": 2, "rung": 10}
+    app.close()
+    with redis.Redis.from_url(valkey_url) as client:
+        bells = [json.loads(each) for each in client.lrange("churn", 0, -1)]
+    assert [bell["headers"]["task"] for bell in bells] == ["churn.range"] * 10
+    assert scoring.work(shop, never)["ranges"] == 10
+    rows = ask(shop, "SELECT name, count(*) FROM score GROUP BY 1 ORDER BY 1")
+    assert [tuple(row) for row in rows] == [("churn", 23_570), ("clv", 23_570)]
+
+
 def test_a_single_request_is_answered_or_says_why_not(shop: Database) -> None:
     ask(
         shop,
         "INSERT INTO subscriber (id, address, address_hmac) VALUES (99999, 'n@example.com', 'x')",
     )
     for each in (5, 99_999):
-        scoring.ask(shop, CHURN, each)
-    assert scoring.answered(shop, CHURN, 5).waiting
+        requests.ask(shop, CHURN, each)
+    assert requests.answered(shop, CHURN, 5).waiting
     assert scoring.answer_requests(shop) == 2
-    found = scoring.answered(shop, CHURN, 5)
+    found = requests.answered(shop, CHURN, 5)
     assert not found.waiting and found.artifact == champion(shop) and 0 < found.value < 1
-    assert scoring.answered(shop, CHURN, 99_999).said == "never bought"
+    assert requests.answered(shop, CHURN, 99_999).said == "never bought"
     assert scoring.answer_requests(shop) == 0
 
 
 def test_the_newest_request_is_answered_first(shop: Database) -> None:
     for each in (5, 6, 7):
-        scoring.ask(shop, CHURN, each)
+        requests.ask(shop, CHURN, each)
     assert scoring.answer_requests(shop, most=1) == 1
-    assert not scoring.answered(shop, CHURN, 7).waiting, "a segment does not stand before it"
+    assert not requests.answered(shop, CHURN, 7).waiting, "a segment does not stand before it"
 
 
 def test_promotion_and_rollback_move_the_pointer_and_are_written_down(shop: Database) -> None:

@@ -19,7 +19,7 @@ from models.migrate import migrate
 from models.session import Database
 from tasks import names
 from tasks.base import ring
-from tasks.churn import runs, scoring, store, trainings
+from tasks.churn import requests, runs, store, trainings
 from tests.live import cdnow
 from workers.celery import build
 from workers.embedded.stack import Stack
@@ -131,10 +131,10 @@ def test_a_single_score_does_not_wait_for_the_book(
     ring(names.CHURN_RANGE, names.tick(), expires=30)
     until(lambda: progress(database, run).done > 0, "a run of the book", fleet)
     for subscriber in (1, 2, 3):
-        scoring.ask(database, "churn", subscriber)
+        requests.ask(database, "churn", subscriber)
         ring(names.CHURN_ONE, names.tick(), expires=30)
         until(
-            lambda: not scoring.answered(database, "churn", subscriber).waiting,  # noqa: B023
+            lambda: not requests.answered(database, "churn", subscriber).waiting,  # noqa: B023
             "a single score",
             fleet,
         )
@@ -144,9 +144,9 @@ def test_a_single_score_does_not_wait_for_the_book(
 def test_a_lost_doorbell_is_rung_again_by_the_dispatcher(
     fleet: Fleet, database: Database, app: Celery
 ) -> None:
-    scoring.ask(database, "churn", 9)  # and nobody rings
+    requests.ask(database, "churn", 9)  # and nobody rings
     until(
-        lambda: not scoring.answered(database, "churn", 9).waiting,
+        lambda: not requests.answered(database, "churn", 9).waiting,
         "an answer without a bell",
         fleet,
     )

@@ -312,16 +312,16 @@ def _score_some(
     services: Services, name: str, ids: dict[int, str], here: bool, wait: bool, as_json: bool
 ) -> int:
     from tasks import names
-    from tasks.churn import scoring
-    from tasks.churn.kinds import named
+    from tasks.churn import requests
 
-    named(name)
     said: dict[int, str | None] = {}
     for each in ids:
         if here:
+            from tasks.churn import scoring
+
             said[each] = scoring.score_one(services.database, name, each)
         else:
-            scoring.ask(services.database, name, each)
+            requests.ask(services.database, name, each)
     if not here:
         _ring(names.CHURN_ONE)
         if not wait:
@@ -347,11 +347,11 @@ def _score_some(
 
 
 def _answer(services: Services, name: str, subscriber: int) -> Any:
-    from tasks.churn import scoring
+    from tasks.churn import requests
 
     until = time.monotonic() + ONE_WAITS
     while True:
-        found = scoring.answered(services.database, name, subscriber)
+        found = requests.answered(services.database, name, subscriber)
         if not found.waiting or time.monotonic() >= until:
             return found
         time.sleep(0.02)

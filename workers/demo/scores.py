@@ -12,7 +12,8 @@ from collections.abc import Callable
 from models.session import Database
 from tasks import names
 from tasks.base import ring
-from tasks.churn import trainings
+from tasks.churn import runs, store, trainings
+from tasks.churn.settings import ChurnSettings
 from workers.celery import build
 from workers.cli.render import number
 from workers.pools import pool_named
@@ -34,9 +35,6 @@ def make(database: Database, fleet: Fleet, say: Say) -> bool:
             f" dripfleet[{pool.extra}]); win-back takes its on_stale way"
         )
         return False
-    # Not at the top: they are read with pandas, and this process is to stay light without it.
-    from tasks.churn import store
-
     redis = RedisSettings.model_validate({"redis_url": fleet.stack.redis_url})
     app = build(None, redis)
     try:
@@ -69,9 +67,6 @@ def _train(database: Database, fleet: Fleet, say: Say) -> bool:
 
 
 def _score(database: Database, fleet: Fleet, say: Say) -> bool:
-    from tasks.churn import runs, store
-    from tasks.churn.settings import ChurnSettings
-
     with database.transaction() as connection:
         artifact = store.champions(connection)["churn"]
         run, _ = runs.open_run(connection, "churn", artifact, ChurnSettings().range)
