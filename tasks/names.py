@@ -18,6 +18,12 @@ DISPATCH: Final = "sequence.dispatch"
 DELIVER: Final = "send.deliver"
 REAP: Final = "upkeep.reap"
 RESOLVE: Final = "upkeep.resolve"
+CHURN_TRAIN: Final = "churn.train"
+CHURN_FIT: Final = "churn.fit"
+CHURN_SCORE: Final = "churn.score"
+CHURN_RANGE: Final = "churn.range"
+CHURN_ONE: Final = "churn.one"
+CHURN_DRIFT: Final = "churn.drift"
 CANARY: Final = "fleet.canary"
 
 VERSION: Final = 1
@@ -35,11 +41,20 @@ POOL_OF: Final[dict[str, PoolName]] = {
     DELIVER: "send",
     REAP: "upkeep",
     RESOLVE: "upkeep",
+    CHURN_TRAIN: "churn",
+    CHURN_FIT: "churn",
+    CHURN_SCORE: "churn",
+    CHURN_RANGE: "churn",
+    CHURN_ONE: "churn",
+    CHURN_DRIFT: "churn",
 }
 
+# A task that must never stand behind another one of its pool has a queue of its own there.
+QUEUE_OF: Final[dict[str, str]] = {CHURN_ONE: "churn.one"}
+
 # What a cron line may start by name, with the payload of a tick; ticks of beat are none of them.
-SCHEDULED: Final[frozenset[str]] = frozenset()
-SCHEDULED_LATER: Final[frozenset[str]] = frozenset({"churn.score", "quantum.segment"})
+SCHEDULED: Final[frozenset[str]] = frozenset({CHURN_TRAIN, CHURN_SCORE, CHURN_DRIFT})
+SCHEDULED_LATER: Final[frozenset[str]] = frozenset({"quantum.segment"})
 
 
 # The pools whose work may be bound to a place; a region of one has a queue of its own.
@@ -49,7 +64,7 @@ REGION: Final = "[a-z0-9][a-z0-9-]{0,30}"
 
 
 class TickPayload(TypedDict):
-    """Everything that is due, now: scan, fire, dispatch, reap, resolve."""
+    """Everything that is due, now: scan, fire, dispatch, reap, resolve, and all of churn."""
 
     v: int
 

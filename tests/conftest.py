@@ -20,6 +20,9 @@ from workers.embedded.valkey import EmbeddedValkey
 
 TEMPLATE = "dripfleet_template"
 
+# As in the pool: with more, two models that are fitted side by side wait for each other's threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _bytecode() -> Iterator[None]:

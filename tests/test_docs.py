@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from models.session import DatabaseSettings
 from tasks.audience.settings import AudienceSettings
+from tasks.churn.settings import ChurnSettings
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.send.settings import SendSettings
 from tasks.upkeep.verify import VerifySettings
@@ -30,9 +31,13 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SETTINGS: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, RedisSettings, FleetSettings, DeliverySettings, IdentitySettings,
-    SendSettings, AudienceSettings, VerifySettings, MetricsSettings,
+    SendSettings, AudienceSettings, VerifySettings, MetricsSettings, ChurnSettings,
     TraceSettings, AutoscaleSettings,
 )  # fmt: skip
+CUSTOMERS = "months,calls,plan,left\n" + "".join(
+    f"{n % 40},{n * 7 % 9},{'ab'[n % 2]},{'yes' if n * 7 % 9 + n % 40 / 10 > 7 else 'no'}\n"
+    for n in range(400)
+)
 PEOPLE = "email,first_name,topic:product-news,orders:int\nzoe@example.com,Zoë,yes,3\n"
 ORDERS = "email,name,occurred_at,source_id\nzoe@example.com,purchase,2026-01-02,1\n"
 
@@ -50,6 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     folder = tmp_path_factory.mktemp("readme")
     (folder / "people.csv").write_text(PEOPLE)
     (folder / "orders.csv").write_text(ORDERS)
+    (folder / "customers.csv").write_text(CUSTOMERS)
     (folder / "schedules").symlink_to(ROOT / "schedules")
     for name, content in re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", README, re.DOTALL):
         (folder / name).write_text(content)

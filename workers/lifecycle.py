@@ -94,11 +94,13 @@ def run_worker(
 
     from models.session import DatabaseSettings
     from workers.celery import build
+    from workers.queues import own_queues
 
     _quieten_celery()
     # Said once a pool whenever the broker goes: what it proposes is for pools that can cancel.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     app = build(pool.name, read[RedisSettings], region=region)
+    app.conf.worker_concurrency = concurrency or pool.concurrency
     _connect_signals(pool, queue, read[DatabaseSettings], exporter)
     if pool.lacks_extra():
         log.warning("extra_missing", extra=pool.extra, next=f"pip install dripfleet[{pool.extra}]")
@@ -115,7 +117,7 @@ def run_worker(
             hostname=name or node_name(queue, number),
             pool_cls=pool.kind,
             concurrency=concurrency or pool.concurrency,
-            queues=[queue],
+            queues=[queue, *own_queues(pool.name)],
             loglevel=read[FleetSettings].log_level.upper(),
             task_events=True,
             without_gossip=True,

@@ -62,8 +62,18 @@ _ALL = (
         settings=(DURATIONS, "tasks.send.settings:SendSettings"),
     ),
     Pool("personalize", "threads", 4),
+    # What is long keeps all children but one busy (tasks.churn.lanes), so two are the fewest: the
+    # other one answers whoever asks for a single score.
     Pool(
-        "churn", "prefork", 1, soft_limit=1500, hard_limit=1800, extra="ml", needs="sklearn"
+        "churn",
+        "prefork",
+        2,
+        ("tasks.churn.entry", CANARY),
+        soft_limit=1500,
+        hard_limit=1800,
+        settings=("tasks.churn.settings:ChurnSettings",),
+        extra="ml",
+        needs="skops",
     ),
     Pool(
         "quantum", "prefork", 1, soft_limit=1500, hard_limit=1800, extra="quantum", needs="cirq"

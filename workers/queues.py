@@ -1,7 +1,8 @@
 """One queue a pool, named as the pool, and one a region of it; a task goes where `tasks.names` says.
 
 A regional queue is declared by who answers it, from its setting, and by who rings it, from the
-stream's row: a name that stands in neither makes no queue.
+stream's row: a name that stands in neither makes no queue. A few tasks have a queue of their own in
+their pool, where nothing long stands before them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,14 @@ DEFAULT_QUEUE = "upkeep"
 
 
 def queues(*regional: str) -> tuple[Queue, ...]:
-    """The queues of the pools, and these of regions, such as `send@eu`."""
-    return tuple(Queue(name, routing_key=name) for name in (*names.POOLS, *regional))
+    """The queues of the pools and of single tasks, and these of regions, such as `send@eu`."""
+    own = (*names.POOLS, *names.QUEUE_OF.values(), *regional)
+    return tuple(Queue(name, routing_key=name) for name in own)
+
+
+def own_queues(pool: str) -> list[str]:
+    """The queues that tasks of a pool have for themselves; its workers take from these too."""
+    return [queue for task, queue in names.QUEUE_OF.items() if names.POOL_OF[task] == pool]
 
 
 def route(
@@ -49,7 +56,8 @@ def route(
             f" {', '.join(names.POOLS)}."
         )
     if region is None:
-        return {"queue": pool, "routing_key": pool}
+        queue = names.QUEUE_OF.get(name, pool)
+        return {"queue": queue, "routing_key": queue}
     if pool not in names.REGIONAL or not re.fullmatch(names.REGION, str(region)):
         raise Misconfigured(
             f"Task {name!r} is for region {region!r} of pool {pool}: expected a region's name"

@@ -66,11 +66,15 @@ def fire_schedules() -> dict[str, int]:
 
 @shared_task(base=FleetTask, name=names.DISPATCH)
 def dispatch() -> dict[str, Any]:
-    """Ring for what is due, and the canary of pools that have been silent."""
+    """Ring for what is due, for what nobody works on, and the canary of pools that are silent."""
     rung = _ring()
     with database().transaction() as connection:
         silent = store.silent_pools(connection, regions.queues(connection), CANARY_EVERY)
+        left = store.left_by_churn(connection)
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))
+    for name in left:
+        if not _depth(names.QUEUE_OF.get(name, names.POOL_OF[name])):
+            ring(name, names.tick())
     for queue, workers in silent.items():
         if not _depth(queue):
             # One each: Redis hands them to those who have waited longest.

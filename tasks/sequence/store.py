@@ -235,6 +235,30 @@ def due_of_streams(connection: Connection, most: int) -> list[Row[tuple[str, str
     return list(connection.execute(DUE_OF_STREAMS, {"most": most}))
 
 
+# Work that its doorbell or its worker was lost with: nobody holds a lease on any of it. Whoever does
+# rings for the rest by itself.
+LEFT_BY_CHURN = text("""
+SELECT 'churn.range' AS name WHERE EXISTS (
+    SELECT FROM score_range g JOIN score_run r ON r.id = g.run AND r.state = 'open' WHERE NOT g.done)
+  AND NOT EXISTS (
+    SELECT FROM score_range g JOIN score_run r ON r.id = g.run AND r.state = 'open'
+    WHERE NOT g.done AND g.lease_until > clock_timestamp())
+UNION ALL
+SELECT 'churn.fit' WHERE EXISTS (
+    SELECT FROM score_training t
+    WHERE t.state = 'open' AND (t.lease_until IS NULL OR t.lease_until <= clock_timestamp()))
+UNION ALL
+SELECT 'churn.one' WHERE EXISTS (
+    SELECT FROM score_request q
+    WHERE q.said IS NULL AND q.asked_at < clock_timestamp() - interval '2 seconds')
+""")
+
+
+def left_by_churn(connection: Connection) -> list[str]:
+    """Names of the churn pool's tasks that have work which nobody does."""
+    return list(connection.execute(LEFT_BY_CHURN).scalars())
+
+
 def silent_pools(connection: Connection, pools: list[str], every: float) -> dict[str, int]:
     """The queues of which no worker has answered a canary for `every` seconds → workers of late."""
     rows = connection.execute(SILENT_POOLS, {"pools": pools, "every": every})

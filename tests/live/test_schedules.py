@@ -413,7 +413,6 @@ def test_a_fault_puts_a_fire_off_and_the_tenth_ends_it(
 def test_a_task_is_started_by_name_and_again_if_the_broker_was_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(names, "SCHEDULED", frozenset({"churn.score"}))
     apply(database, "{key: news, cron: '0 9 * * *', zone: UTC, target: {task: churn.score}")
     down_since(database, "5 seconds")
     look(database)
@@ -428,7 +427,7 @@ def test_a_task_is_started_by_name_and_again_if_the_broker_was_away(
     ("target", "why"),
     [
         ("{sequence: two-mail, audience: all}", "no sequence 'two-mail' is published; did you mean 'two-mails'?"),
-        ("{task: churn.score}", "comes later"),
+        ("{task: quantum.segment}", "comes later"),
         ("{task: upkeep.reap}", "no task that a schedule may start"),
     ],
 )  # fmt: skip

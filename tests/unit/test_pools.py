@@ -83,10 +83,14 @@ def test_no_setting_is_deprecated() -> None:
 
 def test_a_task_goes_to_its_pool_and_no_queue_is_made_by_accident() -> None:
     conf = app(None).conf
-    assert {queue.name for queue in conf.task_queues} == set(names.POOLS)
+    assert {queue.name for queue in conf.task_queues} == {*names.POOLS, "churn.one"}
     assert conf.task_create_missing_queues is False
     assert queues.route(names.DELIVER)["queue"] == "send"
     assert queues.route(names.SCAN)["queue"] == "sequence"
+    assert queues.route(names.CHURN_RANGE)["queue"] == "churn"
+    assert queues.route(names.CHURN_ONE)["queue"] == "churn.one", "it never stands behind a chunk"
+    assert queues.own_queues("churn") == ["churn.one"]
+    assert queues.own_queues("send") == []
     for pool in names.POOLS:
         assert queues.route(names.CANARY, kwargs=dict(names.canary(pool)))["queue"] == pool
     for stray in ("send.delivery", names.CANARY):

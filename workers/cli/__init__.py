@@ -34,6 +34,7 @@ COMMANDS = (
     "events",
     "status",
     "message",
+    "churn",
     "audit",
     "quarantine",
     "chaos",

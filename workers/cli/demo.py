@@ -42,13 +42,14 @@ def demo(
     """Run the whole fleet on real customers, mailing to a sink on this machine, and prove it.
 
     Starts what no DRIPFLEET_…_URL names, brings in 23 570 customers with their 69 659 purchases,
-    publishes two sequences, enrolls, sends, and checks every promise against the sink's own ledger.
+    publishes two sequences, trains and makes a churn score, enrolls, sends, and checks every promise
+    against the sink's own ledger.
     A second run goes on from what is there. No mail leaves this machine.
     """
     from models.migrate import migrate
     from models.session import Database
     from workers.cli.fleet import tell_flower
-    from workers.demo import story
+    from workers.demo import scores, story
     from workers.embedded.stack import Stack
     from workers.supervisor import Fleet
 
@@ -69,7 +70,11 @@ def demo(
                 if not fleet.stopping.is_set():
                     say(f"the fleet answers: {len(fleet.pids())} processes, after {seconds:.1f} s")
                     tell_flower(fleet)
-                    for key, tally in story.enroll(database, customers, imported.shift).items():
+                    tallies = story.enroll(
+                        database, customers, imported.shift,
+                        lambda: scores.make(database, fleet, say),
+                    )  # fmt: skip
+                    for key, tally in tallies.items():
                         say(
                             f"{key}: {number(tally.enrolled)} enrolled,"
                             f" {number(tally.already_enrolled)} were already"

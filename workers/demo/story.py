@@ -84,9 +84,22 @@ def publish_both(database: Database, say: Callable[[str], None]) -> None:
         say(f"sequence {done.key}: version {done.version}")
 
 
-def enroll(database: Database, count: int | None, shift: dt.timedelta) -> dict[str, Tally]:
-    """Everybody into the short sequence, those who have been quiet into the long one."""
+def enroll(
+    database: Database,
+    count: int | None,
+    shift: dt.timedelta,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> dict[str, Tally]:
+    """Everybody into the short sequence, those who have been quiet into the long one.
+
+    Args:
+        database: where to.
+        count: how many customers were brought in.
+        shift: of their dates.
+        meanwhile: called in between: the long one branches on a score, the short one waits.
+    """
     tallies = {SHORT: enroll_all(database, SHORT)}
+    meanwhile()
     since = dt.datetime.now(dt.UTC).date() - QUIET
     secret = load().key
     quiet = [
