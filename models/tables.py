@@ -1,5 +1,5 @@
 """All tables, imported once, so that the metadata is whole."""
 
-from models import audience, fleet, message, sequence
+from models import audience, fleet, message, segment, sequence
 
-__all__ = ["audience", "fleet", "message", "sequence"]
+__all__ = ["audience", "fleet", "message", "segment", "sequence"]

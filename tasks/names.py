@@ -19,6 +19,10 @@ DELIVER: Final = "send.deliver"
 REAP: Final = "upkeep.reap"
 RESOLVE: Final = "upkeep.resolve"
 CANARY: Final = "fleet.canary"
+SEGMENT: Final = "quantum.segment"
+CORESET: Final = "quantum.coreset"
+CUT: Final = "quantum.cut"
+CUT_NOISY: Final = "quantum.cut_noisy"
 
 VERSION: Final = 1
 
@@ -30,15 +34,22 @@ POOL_OF: Final[dict[str, PoolName]] = {
     DELIVER: "send",
     REAP: "upkeep",
     RESOLVE: "upkeep",
+    SEGMENT: "quantum",
+    CORESET: "quantum",
+    CUT: "quantum",
+    CUT_NOISY: "quantum",
 }
 
+# Work that would keep a pool's other work waiting has a queue of its own, which the pool takes too.
+OWN_QUEUE_OF: Final[dict[str, str]] = {CUT_NOISY: "quantum-noisy"}
+
 # What a cron line may start by name, with the payload of a tick; ticks of beat are none of them.
-SCHEDULED: Final[frozenset[str]] = frozenset()
-SCHEDULED_LATER: Final[frozenset[str]] = frozenset({"churn.score", "quantum.segment"})
+SCHEDULED: Final[frozenset[str]] = frozenset({SEGMENT})
+SCHEDULED_LATER: Final[frozenset[str]] = frozenset({"churn.score"})
 
 
 class TickPayload(TypedDict):
-    """Everything that is due, now: scan, fire, dispatch, reap, resolve."""
+    """Everything that is due, now: scan, fire, dispatch, reap, resolve, and all of quantum."""
 
     v: int
 

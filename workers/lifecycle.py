@@ -18,6 +18,7 @@ from workers import logs, tracing
 from workers.metrics import export
 from workers.parent import PARENT_FD, watch_parent
 from workers.pools import Pool
+from workers.queues import queues_of
 from workers.settings import FleetSettings, Panel, RedisSettings, clear_blank, named, panel
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
             hostname=name or node_name(pool.name),
             pool_cls=pool.kind,
             concurrency=concurrency or pool.concurrency,
-            queues=[pool.name],
+            queues=queues_of(pool.name),
             loglevel=read[FleetSettings].log_level.upper(),
             task_events=True,
             without_gossip=True,

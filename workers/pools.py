@@ -14,6 +14,8 @@ from tasks.errors import Misconfigured
 from tasks.names import POOLS, PoolName
 
 CANARY = "tasks.canary.entry"
+LONGEST_TASK = 3300
+"""Seconds of the longest limit that a task sets for itself: noisy quantum runs."""
 DURATIONS = "tasks.moves.settings:DeliverySettings"
 IDENTITY = "tasks.moves.settings:IdentitySettings"
 
@@ -65,8 +67,16 @@ _ALL = (
     Pool(
         "churn", "prefork", 1, soft_limit=1500, hard_limit=1800, extra="ml", needs="sklearn"
     ),
+    # Two, of which noisy runs take one at most: they last minutes, and have limits of their own.
     Pool(
-        "quantum", "prefork", 1, soft_limit=1500, hard_limit=1800, extra="quantum", needs="cirq"
+        "quantum",
+        "prefork",
+        2,
+        ("tasks.quantum.entry", CANARY),
+        soft_limit=1500,
+        hard_limit=1800,
+        extra="quantum",
+        needs="cirq",
     ),
     Pool("upkeep", "threads", 4, ("tasks.upkeep.entry", CANARY), settings=(DURATIONS,)),
 )  # fmt: skip
@@ -91,4 +101,5 @@ def visibility_timeout() -> int:
     The same for every process: the one with the shortest would take the work of all the others
     for lost. A delivery is not bound to it, since leases in Postgres guard the rows.
     """
-    return int(max(pool.hard_limit or 0 for pool in _ALL)) + 300
+    limits = [pool.hard_limit or 0 for pool in _ALL]
+    return int(max(*limits, LONGEST_TASK)) + 300

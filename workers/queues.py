@@ -1,4 +1,7 @@
-"""One queue a pool, named as the pool; a task goes to the pool that `tasks.names` says."""
+"""One queue a pool, named as the pool; a task goes to the pool that `tasks.names` says.
+
+Beside them stands a queue for each kind of work that has one of its own (`names.OWN_QUEUE_OF`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ DEFAULT_QUEUE = "upkeep"
 
 def queues() -> tuple[Queue, ...]:
     """All queues; no other is ever made."""
-    return tuple(Queue(name, routing_key=name) for name in names.POOLS)
+    own = tuple(names.OWN_QUEUE_OF.values())
+    return tuple(Queue(name, routing_key=name) for name in (*names.POOLS, *own))
+
+
+def queues_of(pool: str) -> list[str]:
+    """The queues that a worker of the pool takes from."""
+    own = [queue for name, queue in names.OWN_QUEUE_OF.items() if names.POOL_OF[name] == pool]
+    return [pool, *own]
 
 
 def route(
@@ -39,4 +49,5 @@ def route(
             f"Task {name!r} has no pool: write it into tasks/names.py, with one of"
             f" {', '.join(names.POOLS)}."
         )
-    return {"queue": pool, "routing_key": pool}
+    queue = names.OWN_QUEUE_OF.get(name, pool)
+    return {"queue": queue, "routing_key": queue}

@@ -71,7 +71,12 @@ def dispatch() -> dict[str, Any]:
     rung = _ring()
     with database().transaction() as connection:
         silent = store.silent_pools(connection, list(names.POOLS), CANARY_EVERY)
+        segments = store.waiting_segments(connection)
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))
+    for name in sorted(segments):
+        # One that waits in the queue answers for all runs.
+        if not _depth(names.OWN_QUEUE_OF.get(name, names.POOL_OF[name])):
+            ring(name, names.tick(), expires=TASK_LIFE)
     for pool in silent:
         if not _depth(pool):
             ring(names.CANARY, names.canary(pool), expires=CANARY_EVERY)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.session import Database
-from tasks.names import POOLS
+from tasks.names import OWN_QUEUE_OF, POOLS
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step
 from workers.metrics.process import gauge
@@ -42,7 +42,8 @@ def queue_depths(url: str | None) -> dict[str, int]:
         raise ValueError("depths are not read through sentinels")
     with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
         # A list a queue, of its name: what kombu makes of queues without priorities.
-        return {pool: int(client.llen(pool)) for pool in POOLS}
+        every = (*POOLS, *OWN_QUEUE_OF.values())
+        return {queue: int(client.llen(queue)) for queue in every}
 
 
 class FleetCollector(Collector):
