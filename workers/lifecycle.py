@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -61,6 +62,8 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
             os.environ.setdefault(variable, "1")
     os.environ["DRIPFLEET_POOL"] = pool.name
     read = settings_of(pool)
+    if pool.kind == "prefork":
+        _place_for_kernels(read[FleetSettings].home)
     logs.configure(read[FleetSettings].log_level, pool=pool.name)
     supervised = PARENT_FD in os.environ
     watch_parent(read[FleetSettings].drain_wait + 30)
@@ -114,6 +117,14 @@ def run_worker(pool: Pool, *, name: str | None = None, concurrency: int | None =
             exporter.close()
     log.info("worker_ended", code=code)
     return code
+
+
+def _place_for_kernels(home: Path) -> None:
+    """Compiled kernels are kept beside their source, or in our home where that is not ours to write."""
+    import tasks
+
+    if not os.access(Path(tasks.__file__).parent, os.W_OK):
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(home / "numba"))
 
 
 def run_beat() -> int:
@@ -178,6 +189,7 @@ def _connect_signals(
             exporter.hear_children()
 
         def open_in_child(**_: Any) -> None:
+            os.nice(pool.nice)
             if exporter is not None:
                 exporter.in_child()
             _open(pool, settings)

@@ -34,6 +34,7 @@ class Pool:
         settings: classes checked at its boot beside the database's and Redis's.
         extra: the optional dependencies of its work; the canary needs none of them.
         needs: a module of that extra, by which one sees that it is installed.
+        nice: how far its children stand back from everybody else on the processor.
     """
 
     name: PoolName
@@ -45,6 +46,7 @@ class Pool:
     settings: tuple[str, ...] = ()
     extra: str | None = None
     needs: str | None = None
+    nice: int = 0
 
     def lacks_extra(self) -> bool:
         """Whether the dependencies of its work are missing; looks, and imports nothing."""
@@ -77,6 +79,7 @@ _ALL = (
         hard_limit=1800,
         extra="quantum",
         needs="cirq",
+        nice=10,
     ),
     Pool("upkeep", "threads", 4, ("tasks.upkeep.entry", CANARY), settings=(DURATIONS,)),
 )  # fmt: skip
