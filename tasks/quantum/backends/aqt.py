@@ -37,11 +37,11 @@ class Local:
     def compile(self, problem: Problem, gammas: Angles, betas: Angles) -> Compiled:
         """In XX, R and Z rotations."""
         import cirq
-        import cirq_aqt
+        from cirq_aqt import aqt_target_gateset as target
 
         fits(self.spec, problem)
         circuit = circuits.qaoa_circuit(problem, gammas, betas, measured=False)
-        native = cirq.optimize_for_target_gateset(circuit, gateset=cirq_aqt.AQTTargetGateset())
+        native = cirq.optimize_for_target_gateset(circuit, gateset=target.AQTTargetGateset())
         # The API measures everything at the end, and wants no measurement in the circuit.
         return counted(native, problem.n)
 
@@ -102,7 +102,9 @@ class Aqt(Local):
         while time.monotonic() < until:
             answer = self._ask("GET", f"result/{name}").get("response") or {}
             if answer.get("status") == "finished":
-                rows: list[list[int]] = answer["result"]["0"]
+                rows: list[list[int]] = (answer.get("result") or {}).get("0") or []
+                if not rows:
+                    raise JobLost(f"AQT returned no measurement: {str(answer)[:200]}")
                 return rows
             if answer.get("status") in ("error", "cancelled"):
                 raise JobLost(f"AQT ended job {name} without a result: {str(answer)[:200]}")

@@ -27,7 +27,7 @@ from tasks.quantum.engine.qaoa import Angles, checked
 
 
 class Fake:
-    """A snapshot of Torino (133 qubits, CZ) on Aer."""
+    """A snapshot of Guadalupe (16 qubits, CX) on Aer."""
 
     def __init__(self, spec: BackendSpec, environment: Mapping[str, str]) -> None:
         self.spec = spec
@@ -36,9 +36,9 @@ class Fake:
     @cached_property
     def device(self) -> Any:
         """The device as qiskit knows it."""
-        from qiskit_ibm_runtime.fake_provider import FakeTorino
+        from qiskit_ibm_runtime.fake_provider import FakeGuadalupeV2
 
-        return FakeTorino()
+        return FakeGuadalupeV2()
 
     @cached_property
     def coupling(self) -> Any:

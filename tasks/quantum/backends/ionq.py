@@ -22,6 +22,8 @@ from tasks.quantum.engine.problem import Problem
 from tasks.quantum.engine.qaoa import Angles
 
 HOST = "https://api.ionq.co"
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+"""What a client trips over where an answer is none."""
 RETRIES = 60
 """Seconds for which its client repeats a request that was refused for a moment."""
 
@@ -69,14 +71,17 @@ class IonQ(Local):
 
         try:
             found = within(wait, "IonQ", run)
-        except (cirq_ionq.IonQException, TimeoutError, OSError, RuntimeError) as error:
+        except (cirq_ionq.IonQException, TimeoutError, OSError, RuntimeError, *MALFORMED) as error:
             raise refusal("IonQ", error, getattr(error, "status_code", None)) from error
         result = found[0] if isinstance(found, list) else found
-        if hasattr(result, "counts") and not hasattr(result, "probabilities"):
-            given = result.to_cirq_result()
-        else:
-            given = result.to_cirq_result(seed=seed)
-        return measured(given.measurements[circuits.KEY], compiled.n)
+        # A simulator there gives probabilities, from which shots are drawn here.
+        simulated = isinstance(result, cirq_ionq.SimulatorResult)
+        given = result.to_cirq_result(seed=seed) if simulated else result.to_cirq_result()
+        rows = measured(given.measurements[circuits.KEY], compiled.n)
+        # Counts were rounded from probabilities, state by state: they add up to about the shots.
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(rows)[:shots]
+        return np.concatenate([rows, rows[rng.integers(len(rows), size=shots - len(rows))]])
 
 
 def measured(rows: Any, n: int) -> NDArray[np.int8]:

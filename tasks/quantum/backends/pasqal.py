@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.quantum import circuits
 from tasks.quantum.backends.contract import BackendSpec, Compiled, JobLost, fits
-from tasks.quantum.backends.ionq import measured, refusal
+from tasks.quantum.backends.ionq import MALFORMED, measured, refusal
 from tasks.quantum.backends.simulators import counted
 from tasks.quantum.engine.problem import Problem
 from tasks.quantum.engine.qaoa import Angles
@@ -70,7 +70,7 @@ class Pasqal(Local):
                 try:
                     result = cirq.read_json(json_text=text)
                     return measured(result.measurements[circuits.KEY], compiled.n)
-                except (ValueError, KeyError, AttributeError) as error:
+                except MALFORMED as error:
                     raise refusal("Pasqal", error, None) from error
             time.sleep(min(ASKS_EVERY, max(0.0, until - time.monotonic())))
         raise JobLost(f"Pasqal gave no result of task {task} in time: it may still run there")

@@ -62,8 +62,8 @@ _ALL: Final = (
         ("QISKIT_IBM_TOKEN", "QISKIT_IBM_BACKEND"), "ibm-fake",
     ),
     BackendSpec(
-        "ibm-fake", "a snapshot of IBM's Torino on Aer, with its noise", "noisy_virtual", "ibm:Fake",
-        "ibm", "qiskit_aer", 12, ("CZ",), "heavy-hex",
+        "ibm-fake", "a snapshot of IBM's Guadalupe on Aer, with its noise", "noisy_virtual", "ibm:Fake",
+        "ibm", "qiskit_aer", 12, ("CX",), "heavy-hex",
     ),
     BackendSpec(
         "rigetti", "Rigetti's computers", "hardware", "rigetti:Rigetti",
