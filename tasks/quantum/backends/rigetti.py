@@ -5,6 +5,7 @@ On hardware quilc, which has to run beside us, lays the program out and translat
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,12 @@ class Local:
         from pyquil import Program
         from pyquil.simulation import NumpyWavefunctionSimulator
 
-        simulator = NumpyWavefunctionSimulator(compiled.n, rs=np.random.RandomState(seed % 2**31))
+        with warnings.catch_warnings():
+            # To be replaced in pyquil 5, whose own simulators are private until then.
+            warnings.filterwarnings("ignore", message=".*NumpyWavefunctionSimulator")
+            simulator = NumpyWavefunctionSimulator(
+                compiled.n, rs=np.random.RandomState(seed % 2**31)
+            )
         gates = [
             line for line in compiled.circuit.splitlines() if line[:7] not in ("DECLARE", "MEASURE")
         ]
