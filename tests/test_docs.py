@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from models.session import DatabaseSettings
 from tasks.audience.settings import AudienceSettings
 from tasks.moves.settings import DeliverySettings, IdentitySettings
+from tasks.quantum.settings import QuantumSettings
 from tasks.send.settings import SendSettings
 from tasks.upkeep.verify import VerifySettings
 from workers.cli import app
@@ -30,7 +31,7 @@ README = (ROOT / "README.md").read_text()
 SETTINGS: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, RedisSettings, FleetSettings, DeliverySettings, IdentitySettings,
     SendSettings, AudienceSettings, VerifySettings, MetricsSettings,
-    TraceSettings,
+    TraceSettings, QuantumSettings,
 )  # fmt: skip
 PEOPLE = "email,first_name,topic:product-news,orders:int\nzoe@example.com,Zoë,yes,3\n"
 ORDERS = "email,name,occurred_at,source_id\nzoe@example.com,purchase,2026-01-02,1\n"

@@ -77,6 +77,7 @@ _ALL = (
         ("tasks.quantum.entry", CANARY),
         soft_limit=1500,
         hard_limit=1800,
+        settings=("tasks.quantum.settings:QuantumSettings",),
         extra="quantum",
         needs="cirq",
         nice=10,

@@ -24,13 +24,11 @@ from tasks.quantum.engine import Problem, problem_from, solve, trial
 from tasks.quantum.engine.graphs import Objective, weights_of
 from tasks.quantum.engine.problem import Floats
 from tasks.quantum.engine.trial import Measure
+from tasks.quantum.settings import QuantumSettings
 from tasks.quantum.store import Taken
 
 log = structlog.get_logger(__name__)
 
-BEAT: Final = 10.0
-JOB_WAIT: Final = 600.0
-"""Seconds for which a job on somebody else's computer is waited for."""
 CLIMB: Final = 20.0
 """Seconds after which the search for angles ends with what it has."""
 SAMPLE: Final = 1_500
@@ -232,7 +230,7 @@ def measure_on(backend: Backend) -> Measure:
         problem: Problem, gammas: Floats, betas: Floats, shots: int, seed: int
     ) -> NDArray[np.int8]:
         compiled = backend.compile(problem, gammas, betas)
-        return backend.submit(compiled, shots, seed, JOB_WAIT)
+        return backend.submit(compiled, shots, seed, QuantumSettings().quantum_job_wait)
 
     return measure
 
@@ -301,12 +299,12 @@ def _judge(database: Database, run: Taken) -> None:
 
 
 def _beat(database: Database, run: Taken) -> None:
-    """Keep the lease, every `BEAT` seconds at most.
+    """Keep the lease: when a tenth of it is over, and no sooner.
 
     Raises:
         Lost: the run is not ours any more.
     """
-    if time.monotonic() - _beats.get(run.id, 0.0) < BEAT:
+    if time.monotonic() - _beats.get(run.id, 0.0) < QuantumSettings().quantum_lease / 10:
         return
     _beats.clear()
     _beats[run.id] = time.monotonic()

@@ -21,8 +21,8 @@ from sqlalchemy import Connection, text
 
 from tasks.errors import Permanent
 from tasks.quantum.request import Request
+from tasks.quantum.settings import QuantumSettings
 
-LEASE: Final = dt.timedelta(seconds=120)
 FAULTS: Final = 3
 TAKES: Final = 40
 """A run that was taken so often and never ended brings its worker down each time."""
@@ -152,6 +152,10 @@ class Taken:
     request: Request
 
 
+def _lease() -> dt.timedelta:
+    return dt.timedelta(seconds=QuantumSettings().quantum_lease)
+
+
 def now(connection: Connection) -> dt.datetime:
     """The server's clock."""
     at: dt.datetime = connection.execute(CLOCK).scalar_one()
@@ -191,7 +195,7 @@ def take(connection: Connection, stages: Sequence[str], *, noisy: bool) -> Taken
     if noisy:
         connection.execute(LOCK, {"space": LOCK_SPACE})
     row = connection.execute(
-        TAKE, {"stages": list(stages), "noisy": noisy, "lease": LEASE}
+        TAKE, {"stages": list(stages), "noisy": noisy, "lease": _lease()}
     ).one_or_none()
     if row is None:
         return None
@@ -202,7 +206,7 @@ def take(connection: Connection, stages: Sequence[str], *, noisy: bool) -> Taken
 
 def take_one(connection: Connection, run: int) -> Taken | None:
     """That run, now ours; None: it is over, or somebody else works on it."""
-    row = connection.execute(TAKE_ONE, {"run": run, "lease": LEASE}).one_or_none()
+    row = connection.execute(TAKE_ONE, {"run": run, "lease": _lease()}).one_or_none()
     if row is None:
         return None
     return Taken(
@@ -212,7 +216,7 @@ def take_one(connection: Connection, run: int) -> Taken | None:
 
 def keep(connection: Connection, run: Taken) -> bool:
     """Extend the lease; False: the run is somebody else's by now, or over."""
-    held = connection.execute(HELD, {"run": run.id, "epoch": run.epoch, "lease": LEASE})
+    held = connection.execute(HELD, {"run": run.id, "epoch": run.epoch, "lease": _lease()})
     return held.one_or_none() is not None
 
 

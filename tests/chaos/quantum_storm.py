@@ -38,7 +38,8 @@ from tests.unit.quantum.vendors import Fault, vendor
 STAGES = ("coreset", "cut", "assign", "judge")
 FAULTS = ("", "", "killed", "killed", "connection", "transient", "poison")
 BACKENDS = (
-    "engine", "engine", "engine", "cirq", "qsim", "ionq-local", "ionq", "aqt", "ibm", "nobody",
+    "engine", "engine", "engine", "cirq", "cirq", "qsim", "ionq-local", "ionq", "aqt", "ibm",
+    "nobody",
 )  # fmt: skip
 VENDORS: tuple[Fault, ...] = ("", "refuses", "never", "breaks", "garbage")
 ROUNDS = 40
@@ -79,8 +80,8 @@ def storm(database: Database, tasks: int, seed: int = 0) -> list[tuple[dict[str,
             what = {
                 "segment": f"s{number}",
                 "backend": str(rng.choice(BACKENDS)),
-                "points": int(rng.choice([2, 3, 6, 8, 10, 21, 30])),
-                "k": int(rng.choice([2, 2, 3, 4])),
+                "points": int(rng.choice([3, 4, 6, 6, 8, 10, 21])),
+                "k": int(rng.choice([2, 2, 3, 3, 4])),
                 "layers": int(rng.integers(1, 4)),
                 "objective": str(rng.choice(["scatter", "modularity"])),
                 "fault": str(rng.choice(FAULTS)),
@@ -123,7 +124,7 @@ def segmented(database: Database, what: dict[str, Any], seed: int) -> End:
     with ExitStack() as stack:
         environment = stack.enter_context(hardware(what))
         stack.enter_context(mock.patch.dict(os.environ, environment))
-        stack.enter_context(mock.patch.object(runs, "JOB_WAIT", 1.0))
+        stack.enter_context(mock.patch.dict(os.environ, {"DRIPFLEET_QUANTUM_JOB_WAIT": "1"}))
         as_of = furnish(database, what["shop"], seed)
         try:
             wanted = Request(

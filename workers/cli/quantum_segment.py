@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -246,7 +249,7 @@ def _compute(database: Any, run: int) -> None:
     from tasks.quantum import runs, store
 
     stages = ("coreset", "cut", "assign", "judge")
-    with progress("segment") as bar:
+    with _quiet(), progress("segment") as bar:
         while True:
             with database.transaction() as connection:
                 taken = store.take_one(connection, run)
@@ -254,6 +257,19 @@ def _compute(database: Any, run: int) -> None:
                 return
             bar.show(stages.index(taken.stage), len(stages), taken.stage)
             runs.advance(database, taken)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What a worker logs is not for the terminal: the row says how it ended."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def _watch(database: Any, run: int, name: str) -> Any:

@@ -45,19 +45,16 @@ class Local:
         from pyquil import Program
         from pyquil.simulation import NumpyWavefunctionSimulator
 
+        gates = [g for g in compiled.circuit.splitlines() if g[:7] not in ("DECLARE", "MEASURE")]
         with warnings.catch_warnings():
             # To be replaced in pyquil 5, whose own simulators are private until then.
-            warnings.filterwarnings("ignore", message=".*NumpyWavefunctionSimulator")
+            warnings.filterwarnings("ignore", message=".*removed in pyQuil v5")
             simulator = NumpyWavefunctionSimulator(
                 compiled.n, rs=np.random.RandomState(seed % 2**31)
             )
-        gates = [
-            line for line in compiled.circuit.splitlines() if line[:7] not in ("DECLARE", "MEASURE")
-        ]
-        simulator.do_program(Program("\n".join(gates)))
-        bits = simulator.sample_bitstrings(shots)
-        # The highest qubit comes first.
-        return measured(np.asarray(bits)[:, ::-1], compiled.n)
+            simulator.do_program(Program("\n".join(gates)))
+            bits = simulator.sample_bitstrings(shots)
+        return measured(bits, compiled.n)
 
 
 class Rigetti(Local):
