@@ -12,7 +12,7 @@ import numpy as np
 from tasks.quantum import profile
 from tasks.quantum.backends import spec_of
 from tasks.quantum.coreset import Coreset
-from tasks.quantum.engine import Problem, Qaoa, Trial, optimize
+from tasks.quantum.engine import Problem, Qaoa, Trial, clusters, optimize
 from tasks.quantum.engine.problem import Floats
 from tasks.quantum.engine.trial import interval
 from tasks.quantum.engine.verdict import words
@@ -140,9 +140,10 @@ def overall(trials: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 def partitions(
     points: Coreset, groups: list[list[int]], sample: Floats, request: Request
 ) -> dict[str, float | None]:
-    """Mean silhouette of a sample of subscribers under our partition, and that of two classical ones.
+    """Mean silhouette of a sample of subscribers under our partition, and those of three others.
 
-    k-means and spectral clustering divide the same coreset into as many segments. Source:
+    k-means, spectral clustering and clusters by the fidelity kernel divide the same coreset into as
+    many segments. Source:
     Rousseeuw, "Silhouettes", J. Comp. Appl. Math. 20 (1987).
     """
     from sklearn.cluster import KMeans, SpectralClustering  # type: ignore[import-untyped]
@@ -159,6 +160,8 @@ def partitions(
         means.fit(points.points, sample_weight=points.masses)
         found["k_means"] = _silhouette(points, means.labels_, sample)
         graph = SpectralClustering(k, affinity="precomputed", random_state=request.seed)
+        fidelity = clusters(points.points, k, weights=points.masses, seed=request.seed)
+        found["fidelity_kernel"] = _silhouette(points, fidelity, sample)
         found["spectral"] = _silhouette(points, graph.fit(affinity(points.points)).labels_, sample)
     return found
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.session import Database
 from tasks.errors import Misconfigured, Permanent
 from tasks.quantum import features, profile, report, store
-from tasks.quantum.backends import Backend, open_backend, spec_of
+from tasks.quantum.backends import Backend, JobLost, open_backend, spec_of
 from tasks.quantum.coreset import Coreset, reduce
 from tasks.quantum.engine import Problem, problem_from, solve, trial
 from tasks.quantum.engine.graphs import Objective, weights_of
@@ -33,7 +36,9 @@ CLIMB: Final = 20.0
 """Seconds after which the search for angles ends with what it has."""
 SAMPLE: Final = 1_500
 """Subscribers by whom partitions are compared in the report."""
-HOPELESS: Final = "it was begun {} times and never ended: its worker died each time; see the log"
+HOPELESS: Final = (
+    "it was begun again and again and never ended: its worker died each time; see the log"
+)
 
 
 class Lost(Exception):
@@ -64,15 +69,17 @@ def advance(database: Database, run: Taken) -> str:
     """Do the stage that a run is in; how it ended."""
     bound = log.bind(run=run.id, segment=run.request.segment, stage=run.stage)
     if run.epoch > store.TAKES:
-        _refuse(database, run, HOPELESS.format(run.epoch - 1))
+        _refuse(database, run, HOPELESS)
         return "refused"
     began = time.monotonic()
     try:
-        _STAGES[run.stage](database, run)
+        with _held(database, run):
+            _STAGES[run.stage](database, run)
     except Lost:
         bound.info("segment_run_lost")
         return "lost"
-    except (Permanent, Misconfigured) as fault:
+    except (Permanent, Misconfigured, JobLost) as fault:
+        # A job that was lost may have been paid for: whether it is sent again, people decide.
         bound.warning("segment_run_refused", why=str(fault))
         _refuse(database, run, str(fault))
         return "refused"
@@ -112,7 +119,6 @@ def _coreset(database: Database, run: Taken) -> None:
             parts = []
             for first, end in features.ranges(connection):
                 parts.append(features.read(connection, request.as_of, first, end).values)
-                _beat(database, run)
             rows = np.concatenate(parts) if parts else np.empty((0, len(features.COLUMNS)))
             value = summary(rows, request.points, request.seed)
     told = {"seconds": time.monotonic() - began, "cached": cached}
@@ -203,7 +209,6 @@ def _one_cut(
         problem, request.layers, shots=request.shots, seed=request.seed + 1000 * number,
         measure=measure_on(backend), deadline=time.monotonic() + CLIMB,
     )  # fmt: skip
-    _beat(database, run)
     compiled = backend.compile(problem, found.optimum.gammas, found.optimum.betas)
     return {
         "members": group,
@@ -287,7 +292,7 @@ def _judge(database: Database, run: Taken) -> None:
         held = trial(
             problem, request.layers, shots=request.shots, seed=request.seed, seeds=request.seeds,
             kind=kind, measure=measure_on(backend), points=points.points[group],
-            masses=points.masses[group], beat=lambda done: _beat(database, run),
+            masses=points.masses[group],
         )  # fmt: skip
         known[step] = report.trial_json(problem, held, request.layers)
         with database.transaction() as connection:
@@ -295,25 +300,34 @@ def _judge(database: Database, run: Taken) -> None:
                 raise Lost
     made = report.assemble(request, known, sizes)
     with database.transaction() as connection:
-        store.move(connection, run, "done", report=made, why=made["why"])
+        if store.move(connection, run, "done", report=made, why=made["why"]):
+            store.prune(connection, request.segment)
 
 
-def _beat(database: Database, run: Taken) -> None:
-    """Keep the lease: when a tenth of it is over, and no sooner.
+@contextmanager
+def _held(database: Database, run: Taken) -> Iterator[None]:
+    """Keep the lease while a stage lasts, however long a vendor's queue is; a kill ends it."""
+    over = threading.Event()
+    every = QuantumSettings().quantum_lease / 4
 
-    Raises:
-        Lost: the run is not ours any more.
-    """
-    if time.monotonic() - _beats.get(run.id, 0.0) < QuantumSettings().quantum_lease / 10:
-        return
-    _beats.clear()
-    _beats[run.id] = time.monotonic()
-    with database.transaction() as connection:
-        if not store.keep(connection, run):
-            raise Lost
+    def keep() -> None:
+        while not over.wait(every):
+            try:
+                with database.transaction() as connection:
+                    if not store.keep(connection, run):
+                        return  # whatever the stage still writes is refused
+            except SQLAlchemyError as fault:
+                log.warning("segment_lease_not_kept", run=run.id, kind=type(fault).__name__)
+
+    thread = threading.Thread(target=keep, daemon=True, name=f"keeps segment run {run.id}")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
-_beats: dict[int, float] = {}
 _STAGES: Final[dict[str, Callable[[Database, Taken], None]]] = {
     "coreset": _coreset,
     "cut": _cut,

@@ -24,8 +24,10 @@ from tasks.quantum.request import Request
 from tasks.quantum.settings import QuantumSettings
 
 FAULTS: Final = 3
+KEPT: Final = 5
+"""Runs of a segment whose members are kept."""
 TAKES: Final = 40
-"""A run that was taken so often and never ended brings its worker down each time."""
+"""Epochs (a take and a move count one each) after which a run brings its worker down each time."""
 PAUSE: Final = dt.timedelta(seconds=20)
 LOCK_SPACE: Final = 7_106
 
@@ -69,8 +71,9 @@ UPDATE segment_run r SET lease_until = clock_timestamp() + :lease
 WHERE r.id = :run AND r.epoch = :epoch AND r.stage NOT IN ('done', 'refused')
 RETURNING r.after_id
 """)
+# Another epoch, so that whoever still keeps the lease of the stage that is over keeps nothing.
 MOVE = text("""
-UPDATE segment_run r SET stage = :stage, after_id = 0, faults = 0, lease_until = NULL, retry_at = NULL,
+UPDATE segment_run r SET stage = :stage, epoch = r.epoch + 1, after_id = 0, faults = 0, lease_until = NULL, retry_at = NULL,
     report = CASE WHEN CAST(:report AS jsonb) IS NULL THEN r.report ELSE CAST(:report AS jsonb) END,
     why = coalesce(:why, r.why),
     ended_at = CASE WHEN :stage IN ('done', 'refused') THEN clock_timestamp() END
@@ -136,6 +139,14 @@ CROSS = text("""
 SELECT a.label AS first, b.label AS second, count(*) AS n
 FROM segment_member a JOIN segment_member b ON b.run = :second AND b.subscriber_id = a.subscriber_id
 WHERE a.run = :first GROUP BY 1, 2 ORDER BY 1, 2
+""")
+# The promoted run that counts is the latest of them; reports are kept for ever.
+PRUNE = text("""
+DELETE FROM segment_member m USING segment_run r
+WHERE r.id = m.run AND r.segment = :segment
+  AND r.id NOT IN (SELECT x.id FROM segment_run x WHERE x.segment = :segment ORDER BY x.id DESC LIMIT :kept)
+  AND r.id IS DISTINCT FROM (SELECT x.id FROM segment_run x WHERE x.segment = :segment
+      AND x.promoted_at IS NOT NULL ORDER BY x.promoted_at DESC, x.id DESC LIMIT 1)
 """)
 CLOCK = text("SELECT clock_timestamp()")
 
@@ -316,6 +327,11 @@ def found(connection: Connection, segment: str | None, run: int | None = None) -
         what = f"run {run}" if run is not None else f"run of segment {segment!r}"
         raise Permanent(f"there is no {what}: see `dripfleet quantum segment list`")
     return row
+
+
+def prune(connection: Connection, segment: str) -> None:
+    """Forget the members of old runs: kept are the newest ones, and the one that sequences see."""
+    connection.execute(PRUNE, {"segment": segment, "kept": KEPT})
 
 
 def promote(connection: Connection, run: int) -> None:

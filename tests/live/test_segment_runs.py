@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 from sqlalchemy import text
 
 from models.session import Database
+from schedules.cron import reads
 from schedules.expression import read
+from tasks import names
 from tasks.audience.segments import segment_sql
 from tasks.errors import Transient
 from tasks.quantum import features, profile, store
 from tasks.quantum.request import Request, this_hour
+from tasks.sequence import crontab
+from tasks.sequence import store as sequences
 from tests.live import seeds
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
@@ -302,6 +307,68 @@ def test_one_run_a_segment_at_a_time_and_the_clock_asks_for_what_was_asked_last(
         (again,) = store.ask_again(connection, this_hour(NOW))
         assert store.ask_again(connection, this_hour(NOW)) == []
         assert store.found(connection, None, again).request["k"] == 2
+
+
+def test_the_dispatcher_rings_for_runs_that_wait_and_a_cron_line_may_ask_for_them(
+    database: Database,
+) -> None:
+    line = "{key: s, cron: '0 5 * * *', zone: UTC, target: {task: quantum.segment}}"
+    with database.transaction() as connection:
+        assert crontab.findings(connection, reads(f"schedules:\n  - {line}\n", "cron.yaml")) == []
+        assert sequences.waiting_segments(connection) == set()
+        store.ask(connection, request())
+        assert sequences.waiting_segments(connection) == {names.CORESET}
+        connection.execute(text("UPDATE segment_run SET stage = 'judge'"))
+        assert sequences.waiting_segments(connection) == {names.CUT}
+        connection.execute(text("UPDATE segment_run SET noisy = true"))
+        assert sequences.waiting_segments(connection) == {names.CUT_NOISY}
+        assert store.take(connection, STAGES, noisy=True) is not None
+        assert sequences.waiting_segments(connection) == set(), "somebody works on it"
+
+
+def test_a_pool_without_its_extra_says_so_in_the_row(database: Database) -> None:
+    run = asked(database, request())
+    for _ in range(store.FAULTS):
+        with database.transaction() as connection:
+            store.turn_away(connection, STAGES, noisy=False, why="numba is not installed there")
+            connection.execute(text("UPDATE segment_run SET retry_at = NULL"))
+    done = row(database, run)
+    assert (done.stage, done.why) == ("refused", "numba is not installed there")
+
+
+def test_members_of_old_runs_are_forgotten_but_not_those_that_count(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "KEPT", 1)
+    shop(database)
+    made = []
+    for n in range(3):
+        made.append(asked(database, request(k=2)))
+        worked(database)
+        if n == 0:
+            with database.transaction() as connection:
+                store.promote(connection, made[0])
+    assert [len(members(database, run)) for run in made] == [90, 0, 90]
+
+
+def test_a_long_stage_keeps_its_lease(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.quantum import runs
+
+    monkeypatch.setenv("DRIPFLEET_QUANTUM_LEASE", "0.4")
+    shop(database)
+    run = asked(database, request())
+    real, others = runs._one_cut, []
+
+    def waits(*args: Any) -> Any:
+        ends = time.monotonic() + 1.2  # three leases, as in a vendor's queue
+        while time.monotonic() < ends:
+            with database.transaction() as connection:
+                others.append(store.take(connection, STAGES, noisy=False))
+        return real(*args)
+
+    monkeypatch.setattr(runs, "_one_cut", waits)
+    worked(database)
+    assert row(database, run).stage == "done" and set(others) == {None}
 
 
 def test_noisy_runs_are_taken_one_at_a_time_and_by_their_own_task(database: Database) -> None:

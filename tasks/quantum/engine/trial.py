@@ -123,7 +123,6 @@ def trial(
     points: Floats | None = None,
     masses: Floats | None = None,
     start: Start = "fixed",
-    beat: Callable[[float], None] = lambda done: None,
 ) -> Trial:
     """QAOA and every rival on the same problem, with `seeds` seeds each and the same wall time.
 
@@ -138,21 +137,18 @@ def trial(
         points: shape (n, d): the coreset, where there is one.
         masses: of its points, shape (n,).
         start: where the climb begins.
-        beat: told now and then what share is done.
     """
     solutions = []
     for k in range(seeds):
         solutions.append(
             solve(problem, p, shots=shots, seed=seed + k, measure=measure, start=start)
         )
-        beat((k + 1) / seeds / 2)
     answers: dict[str, list[classical.Answer]] = {}
     solvers = classical.rivals(problem, shots, points, masses)
     for k, solution in enumerate(solutions):
         for at, (name, solver) in enumerate(sorted(solvers.items())):
             rng = np.random.default_rng([seed + k, at])
             answers.setdefault(name, []).append(solver(rng, solution.seconds))
-        beat(0.5 + (k + 1) / seeds / 2)
     known = classical.exact(problem) if problem.n <= classical.EXACT_UP_TO else None
     took = float(np.mean([each.seconds for each in solutions]))
     evidence = Evidence(
