@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, BigInt, Id
+from models.base import Base, BigInt
 
 NOW = text("clock_timestamp()")
 
@@ -44,25 +44,3 @@ class Score(Base):
     value: Mapped[float]
     artifact: Mapped[str]
     scored_at: Mapped[dt.datetime]
-
-
-class SegmentRun(Base):
-    """One computed partition of the subscribers; usable in sequences when promoted."""
-
-    __tablename__ = "segment_run"
-    id: Mapped[Id]
-    segment: Mapped[str]
-    artifact: Mapped[str]
-    report: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
-    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    promoted_at: Mapped[dt.datetime | None]
-
-
-class SegmentMember(Base):
-    """The label of a subscriber in a run."""
-
-    __tablename__ = "segment_member"
-    segment: Mapped[str]
-    run: Mapped[BigInt] = mapped_column(ForeignKey("segment_run.id"), primary_key=True)
-    subscriber_id: Mapped[BigInt] = mapped_column(ForeignKey("subscriber.id"), primary_key=True)
-    label: Mapped[str]

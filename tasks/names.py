@@ -25,6 +25,10 @@ CHURN_RANGE: Final = "churn.range"
 CHURN_ONE: Final = "churn.one"
 CHURN_DRIFT: Final = "churn.drift"
 CANARY: Final = "fleet.canary"
+SEGMENT: Final = "quantum.segment"
+CORESET: Final = "quantum.coreset"
+CUT: Final = "quantum.cut"
+CUT_NOISY: Final = "quantum.cut_noisy"
 
 VERSION: Final = 1
 
@@ -47,14 +51,18 @@ POOL_OF: Final[dict[str, PoolName]] = {
     CHURN_RANGE: "churn",
     CHURN_ONE: "churn",
     CHURN_DRIFT: "churn",
+    SEGMENT: "quantum",
+    CORESET: "quantum",
+    CUT: "quantum",
+    CUT_NOISY: "quantum",
 }
 
-# A task that must never stand behind another one of its pool has a queue of its own there.
-QUEUE_OF: Final[dict[str, str]] = {CHURN_ONE: "churn.one"}
+# A task that must never stand behind another one of its pool, or never before one, has a queue of
+# its own there, which the pool's workers take from too.
+QUEUE_OF: Final[dict[str, str]] = {CHURN_ONE: "churn.one", CUT_NOISY: "quantum-noisy"}
 
 # What a cron line may start by name, with the payload of a tick; ticks of beat are none of them.
-SCHEDULED: Final[frozenset[str]] = frozenset({CHURN_TRAIN, CHURN_SCORE, CHURN_DRIFT})
-SCHEDULED_LATER: Final[frozenset[str]] = frozenset({"quantum.segment"})
+SCHEDULED: Final[frozenset[str]] = frozenset({CHURN_TRAIN, CHURN_SCORE, CHURN_DRIFT, SEGMENT})
 
 
 # The pools whose work may be bound to a place; a region of one has a queue of its own.
@@ -64,7 +72,7 @@ REGION: Final = "[a-z0-9][a-z0-9-]{0,30}"
 
 
 class TickPayload(TypedDict):
-    """Everything that is due, now: scan, fire, dispatch, reap, resolve, and all of churn."""
+    """Everything that is due, now: scan, fire, dispatch, reap, resolve, all of churn and quantum."""
 
     v: int
 

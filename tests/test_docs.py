@@ -19,6 +19,7 @@ from models.session import DatabaseSettings
 from tasks.audience.settings import AudienceSettings
 from tasks.churn.settings import ChurnSettings
 from tasks.moves.settings import DeliverySettings, IdentitySettings
+from tasks.quantum.settings import QuantumSettings
 from tasks.send.settings import SendSettings
 from tasks.upkeep.verify import VerifySettings
 from workers.autoscale import AutoscaleSettings
@@ -32,7 +33,7 @@ README = (ROOT / "README.md").read_text()
 SETTINGS: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, RedisSettings, FleetSettings, DeliverySettings, IdentitySettings,
     SendSettings, AudienceSettings, VerifySettings, MetricsSettings, ChurnSettings,
-    TraceSettings, AutoscaleSettings,
+    TraceSettings, AutoscaleSettings, QuantumSettings,
 )  # fmt: skip
 CUSTOMERS = "months,calls,plan,left\n" + "".join(
     f"{n % 40},{n * 7 % 9},{'ab'[n % 2]},{'yes' if n * 7 % 9 + n % 40 / 10 > 7 else 'no'}\n"

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,6 +23,7 @@ from workers import logs, tracing
 from workers.metrics import export
 from workers.parent import PARENT_FD, watch_parent
 from workers.pools import Pool
+from workers.queues import own_queues
 from workers.settings import FleetSettings, Panel, RedisSettings, clear_blank, named, panel
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def run_worker(
             os.environ.setdefault(variable, "1")
     os.environ["DRIPFLEET_POOL"] = pool.name
     read = settings_of(pool)
+    if pool.kind == "prefork":
+        _place_for_kernels(read[FleetSettings].home)
     queue, region = queue_of(pool, read)
     logs.configure(read[FleetSettings].log_level, pool=queue)
     supervised = PARENT_FD in os.environ
@@ -94,7 +98,6 @@ def run_worker(
 
     from models.session import DatabaseSettings
     from workers.celery import build
-    from workers.queues import own_queues
 
     _quieten_celery()
     # Said once a pool whenever the broker goes: what it proposes is for pools that can cancel.
@@ -144,6 +147,14 @@ def queue_of(pool: Pool, read: Panel) -> tuple[str, str | None]:
 
         region = read[SendSettings].region or None
     return names.queue_of(pool.name, region), region
+
+
+def _place_for_kernels(home: Path) -> None:
+    """Compiled kernels are kept beside their source, or in our home where that is not ours to write."""
+    import tasks
+
+    if not os.access(Path(tasks.__file__).parent, os.W_OK):
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(home / "numba"))
 
 
 def run_beat() -> int:
@@ -208,6 +219,7 @@ def _connect_signals(
             exporter.hear_children()
 
         def open_in_child(**_: Any) -> None:
+            os.nice(pool.nice)
             if exporter is not None:
                 exporter.in_child()
             _open(pool, settings)

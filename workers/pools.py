@@ -14,6 +14,8 @@ from tasks.errors import Misconfigured
 from tasks.names import POOLS, PoolName
 
 CANARY = "tasks.canary.entry"
+LONGEST_TASK = 3300
+"""Seconds of the longest limit that a task sets for itself: noisy quantum runs."""
 DURATIONS = "tasks.moves.settings:DeliverySettings"
 IDENTITY = "tasks.moves.settings:IdentitySettings"
 
@@ -32,6 +34,7 @@ class Pool:
         settings: classes checked at its boot beside the database's and Redis's.
         extra: the optional dependencies of its work; the canary needs none of them.
         needs: a module of that extra, by which one sees that it is installed.
+        nice: how far its children stand back from everybody else on the processor.
     """
 
     name: PoolName
@@ -43,6 +46,7 @@ class Pool:
     settings: tuple[str, ...] = ()
     extra: str | None = None
     needs: str | None = None
+    nice: int = 0
 
     def lacks_extra(self) -> bool:
         """Whether the dependencies of its work are missing; looks, and imports nothing."""
@@ -75,8 +79,18 @@ _ALL = (
         extra="ml",
         needs="skops",
     ),
+    # Two, of which noisy runs take one at most: they last minutes, and have limits of their own.
     Pool(
-        "quantum", "prefork", 1, soft_limit=1500, hard_limit=1800, extra="quantum", needs="cirq"
+        "quantum",
+        "prefork",
+        2,
+        ("tasks.quantum.entry", CANARY),
+        soft_limit=1500,
+        hard_limit=1800,
+        settings=("tasks.quantum.settings:QuantumSettings",),
+        extra="quantum",
+        needs="cirq",
+        nice=10,
     ),
     Pool("upkeep", "threads", 4, ("tasks.upkeep.entry", CANARY), settings=(DURATIONS,)),
 )  # fmt: skip
@@ -101,4 +115,5 @@ def visibility_timeout() -> int:
     The same for every process: the one with the shortest would take the work of all the others
     for lost. A delivery is not bound to it, since leases in Postgres guard the rows.
     """
-    return int(max(pool.hard_limit or 0 for pool in _ALL)) + 300
+    limits = [pool.hard_limit or 0 for pool in _ALL]
+    return int(max(*limits, LONGEST_TASK)) + 300

@@ -18,7 +18,7 @@ from schedules.expression import read
 from schedules.findings import Finding
 from schedules.fires import Fire, Judged, fires
 from schedules.localtime import TZDATA_VERSION
-from schedules.reading import comes_later, suggest
+from schedules.reading import suggest
 from tasks import names
 from tasks.sequence import cron
 from tasks.sequence.publish import topic_keys
@@ -123,8 +123,6 @@ def apply(connection: Connection, crontab: Crontab) -> list[Change]:
 def _task_fault(task: str) -> str | None:
     if task in names.SCHEDULED:
         return None
-    if task in names.SCHEDULED_LATER:
-        return comes_later(f"task {task!r}")
     expected = f"one of {', '.join(sorted(names.SCHEDULED))}" if names.SCHEDULED else "a sequence"
     return f"{task!r} is no task that a schedule may start: expected {expected}; correct it"
 

@@ -70,9 +70,10 @@ def dispatch() -> dict[str, Any]:
     rung = _ring()
     with database().transaction() as connection:
         silent = store.silent_pools(connection, regions.queues(connection), CANARY_EVERY)
-        left = store.left_by_churn(connection)
+        left = {*store.left_by_churn(connection), *store.waiting_segments(connection)}
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))
-    for name in left:
+    for name in sorted(left):
+        # One that waits in its queue answers for all that there is.
         if not _depth(names.QUEUE_OF.get(name, names.POOL_OF[name])):
             ring(name, names.tick())
     for queue, workers in silent.items():

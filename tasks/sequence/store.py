@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.session import Database
 from schedules.definition import Sequence
-from tasks import trace
+from tasks import names, trace
 from tasks.crashpoint import reached
 from tasks.moves import plan as moves
 from tasks.moves import update
@@ -228,6 +228,23 @@ WHERE NOT EXISTS (
     SELECT 1 FROM canary c WHERE c.pool = p.pool
       AND c.seen_at > clock_timestamp() - make_interval(secs => :every))
 """)
+
+
+# Doorbells of segment runs that nobody works on; a table of runs is short, and its index shorter.
+SEGMENT_RUNS = text("""
+SELECT DISTINCT r.stage = 'coreset' AS coreset, r.noisy FROM segment_run r
+WHERE r.stage NOT IN ('done', 'refused')
+  AND (r.lease_until IS NULL OR r.lease_until <= (SELECT clock_timestamp()))
+  AND (r.retry_at IS NULL OR r.retry_at <= (SELECT clock_timestamp()))
+""")
+
+
+def waiting_segments(connection: Connection) -> set[str]:
+    """The tasks that segment runs wait for."""
+    return {
+        names.CORESET if row.coreset else names.CUT_NOISY if row.noisy else names.CUT
+        for row in connection.execute(SEGMENT_RUNS)
+    }
 
 
 def due_of_streams(connection: Connection, most: int) -> list[Row[tuple[str, str | None, int]]]:

@@ -83,7 +83,11 @@ def test_no_setting_is_deprecated() -> None:
 
 def test_a_task_goes_to_its_pool_and_no_queue_is_made_by_accident() -> None:
     conf = app(None).conf
-    assert {queue.name for queue in conf.task_queues} == {*names.POOLS, "churn.one"}
+    own = set(names.QUEUE_OF.values())
+    assert {queue.name for queue in conf.task_queues} == {*names.POOLS, *own}
+    taken = [queue for pool in names.POOLS for queue in (pool, *queues.own_queues(pool))]
+    assert sorted(taken) == sorted({*names.POOLS, *own}), "each queue is one pool's"
+    assert queues.route(names.CUT_NOISY)["queue"] == "quantum-noisy"
     assert conf.task_create_missing_queues is False
     assert queues.route(names.DELIVER)["queue"] == "send"
     assert queues.route(names.SCAN)["queue"] == "sequence"

@@ -32,6 +32,7 @@ COMMANDS = (
     "stream",
     "subscribers",
     "events",
+    "quantum",
     "status",
     "message",
     "churn",

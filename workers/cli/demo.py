@@ -43,13 +43,14 @@ def demo(
 
     Starts what no DRIPFLEET_…_URL names, brings in 23 570 customers with their 69 659 purchases,
     publishes two sequences, trains and makes a churn score, enrolls, sends, and checks every promise
-    against the sink's own ledger.
+    against the sink's own ledger. Meanwhile the quantum pool divides the customers in three, beside
+    every classical solver.
     A second run goes on from what is there. No mail leaves this machine.
     """
     from models.migrate import migrate
     from models.session import Database
     from workers.cli.fleet import tell_flower
-    from workers.demo import scores, story
+    from workers.demo import scores, segments, story
     from workers.embedded.stack import Stack
     from workers.supervisor import Fleet
 
@@ -65,6 +66,7 @@ def demo(
             try:
                 fleet.start()
                 imported = story.bring_in(database, customers, say)
+                segment = segments.ask(database)
                 story.publish_both(database, say)
                 seconds = fleet.wait_ready()
                 if not fleet.stopping.is_set():
@@ -82,6 +84,7 @@ def demo(
                     _watch(database, fleet, stack, talk)
                 if not fleet.stopping.is_set():
                     say(f"done after {time.monotonic() - began:.0f} s")
+                    _tell_segment(database, fleet, segment)
                     clean = _conclude(database, stack)
                     if not leave and sys.stdout.isatty() and sys.stdin.isatty():
                         say("the fleet stays up until Ctrl-C")
@@ -210,6 +213,37 @@ def _table(now: Overview, rate: float) -> Any:
         table.add_column(name, justify="right", min_width=9)
     table.add_row(*(value for _, value in figures))
     return table
+
+
+def _tell_segment(database: Database, fleet: Fleet, run: int | None) -> None:
+    """What the quantum pool made of the customers meanwhile, and who really won."""
+    from workers.demo import segments
+
+    if run is None:
+        say("no segments: the extra quantum is not installed (pip install 'dripfleet[quantum]')")
+        return
+    until = time.monotonic() + segments.PATIENCE
+    began = time.monotonic()
+    while not fleet.stopping.is_set():
+        row = segments.look(database, run)
+        if row.stage == "done":
+            break
+        if row.stage == "refused" or time.monotonic() >= until:
+            say(f"segment {segments.NAME}: {row.why or f'still at stage {row.stage}'}")
+            return
+        fleet.run(0.2)
+    else:
+        return
+    made = row.report
+    waited = time.monotonic() - began
+    say(f"segment {segments.NAME}, by QAOA on {', '.join(made['backend']['actual'])}"
+        f" ({waited:.0f} s after the mail):")  # fmt: skip
+    for each in made["segments"]:
+        say(f"  {each['label']}: {number(each['subscribers'])} subscribers; {each['in_words']}")
+    say("each cut against the exact optimum, and the seconds that it took:")
+    for line in segments.solvers(made):
+        say(f"  {line}")
+    say(f"verdict: {made['verdict']} ({made['why']})")
 
 
 def _conclude(database: Database, stack: Stack) -> bool:

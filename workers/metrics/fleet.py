@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.session import Database
-from tasks.names import POOLS
+from tasks.names import POOLS, QUEUE_OF
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
@@ -43,7 +43,8 @@ def queue_depths(url: str | None, queues: Sequence[str] = POOLS) -> dict[str, in
         raise ValueError("depths are not read through sentinels")
     with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
         # A list a queue, of its name: what kombu makes of queues without priorities.
-        return {queue: int(client.llen(queue)) for queue in queues}
+        every = (*queues, *QUEUE_OF.values())
+        return {queue: int(client.llen(queue)) for queue in every}
 
 
 class FleetCollector(Collector):

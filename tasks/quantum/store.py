@@ -1,0 +1,345 @@
+"""The rows of segment runs: asked for, taken under a lease, moved on stage by stage, promoted.
+
+::
+
+    coreset → cut → assign → judge → done
+        └────────┴───────┴───────┴──→ refused     (with its sentence)
+
+A run is worked on by whoever holds its lease under its epoch; a stale epoch writes nothing. What a
+stage has computed is a row of segment_step, so that a kill costs the step that was in hand.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from tasks.errors import Permanent
+from tasks.quantum.request import Request
+from tasks.quantum.settings import QuantumSettings
+
+FAULTS: Final = 3
+KEPT: Final = 5
+"""Runs of a segment whose members are kept."""
+TAKES: Final = 40
+"""Epochs (a take and a move count one each) after which a run brings its worker down each time."""
+PAUSE: Final = dt.timedelta(seconds=20)
+LOCK_SPACE: Final = 7_106
+
+# One run a segment at a time: a second request finds the first.
+INSERT = text("""
+INSERT INTO segment_run (segment, artifact, stage, request, noisy)
+SELECT :segment, :artifact, 'coreset', CAST(:request AS jsonb), :noisy
+WHERE NOT EXISTS (
+    SELECT FROM segment_run r WHERE r.segment = :segment AND r.stage NOT IN ('done', 'refused'))
+RETURNING id
+""")
+UNDER_WAY = text("""
+SELECT r.id FROM segment_run r WHERE r.segment = :segment AND r.stage NOT IN ('done', 'refused')
+ORDER BY r.id LIMIT 1
+""")
+LOCK = text("SELECT pg_advisory_xact_lock(:space, 0)")
+
+# Noisy runs one at a time in the whole fleet: each fills a core for minutes.
+TAKE = text("""
+WITH next AS MATERIALIZED (
+    SELECT r.id FROM segment_run r
+    WHERE r.stage = ANY(:stages) AND (r.noisy = :noisy OR r.stage = 'coreset')
+      AND (r.lease_until IS NULL OR r.lease_until <= clock_timestamp())
+      AND (r.retry_at IS NULL OR r.retry_at <= clock_timestamp())
+      AND NOT (:noisy AND r.stage <> 'coreset' AND EXISTS (
+          SELECT FROM segment_run o WHERE o.noisy AND o.id <> r.id
+             AND o.stage NOT IN ('coreset', 'done', 'refused') AND o.lease_until > clock_timestamp()))
+    ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE segment_run r SET epoch = r.epoch + 1, retry_at = NULL, lease_until = clock_timestamp() + :lease
+FROM next WHERE r.id = next.id
+RETURNING r.id, r.segment, r.stage, r.epoch, r.faults, r.after_id, r.request
+""")
+TAKE_ONE = text("""
+UPDATE segment_run r SET epoch = r.epoch + 1, retry_at = NULL, lease_until = clock_timestamp() + :lease
+WHERE r.id = :run AND r.stage NOT IN ('done', 'refused')
+  AND (r.lease_until IS NULL OR r.lease_until <= clock_timestamp())
+RETURNING r.id, r.segment, r.stage, r.epoch, r.faults, r.after_id, r.request
+""")
+HELD = text("""
+UPDATE segment_run r SET lease_until = clock_timestamp() + :lease
+WHERE r.id = :run AND r.epoch = :epoch AND r.stage NOT IN ('done', 'refused')
+RETURNING r.after_id
+""")
+# Another epoch, so that whoever still keeps the lease of the stage that is over keeps nothing.
+MOVE = text("""
+UPDATE segment_run r SET stage = :stage, epoch = r.epoch + 1, after_id = 0, faults = 0, lease_until = NULL, retry_at = NULL,
+    report = CASE WHEN CAST(:report AS jsonb) IS NULL THEN r.report ELSE CAST(:report AS jsonb) END,
+    why = coalesce(:why, r.why),
+    ended_at = CASE WHEN :stage IN ('done', 'refused') THEN clock_timestamp() END
+WHERE r.id = :run AND r.epoch = :epoch AND r.stage NOT IN ('done', 'refused')
+RETURNING r.id
+""")
+LET_GO = text("""
+UPDATE segment_run r SET lease_until = NULL, retry_at = clock_timestamp() + :pause,
+    faults = r.faults + :faults, why = :why
+WHERE r.id = :run AND r.epoch = :epoch AND r.stage NOT IN ('done', 'refused')
+""")
+STEPS = text("SELECT s.step, s.value FROM segment_step s WHERE s.run = :run")
+PUT_STEP = text("""
+INSERT INTO segment_step (run, step, value) VALUES (:run, :step, CAST(:value AS jsonb))
+ON CONFLICT (run, step) DO NOTHING
+""")
+CORESET = text("SELECT c.value FROM segment_coreset c WHERE c.digest = :digest")
+PUT_CORESET = text("""
+INSERT INTO segment_coreset (digest, value) VALUES (:digest, CAST(:value AS jsonb))
+ON CONFLICT (digest) DO NOTHING
+""")
+# A coreset is as old as its events: a month later nobody asks for the same one again.
+OLD_CORESETS = text("""
+DELETE FROM segment_coreset c WHERE c.created_at < clock_timestamp() - interval '30 days'
+""")
+MEMBERS = text("""
+INSERT INTO segment_member (segment, run, subscriber_id, label)
+SELECT :segment, :run, x.id, x.label
+FROM unnest(CAST(:ids AS bigint[]), CAST(:labels AS text[])) AS x(id, label)
+JOIN subscriber s ON s.id = x.id
+ON CONFLICT (run, subscriber_id) DO NOTHING
+""")
+THE_REST = text("""
+INSERT INTO segment_member (segment, run, subscriber_id, label)
+SELECT :segment, :run, s.id, :label FROM subscriber s
+WHERE s.id >= :first AND s.id < :end
+ON CONFLICT (run, subscriber_id) DO NOTHING
+""")
+AFTER = text("UPDATE segment_run r SET after_id = :after WHERE r.id = :run AND r.epoch = :epoch")
+SIZES = text("SELECT m.label, count(*) AS n FROM segment_member m WHERE m.run = :run GROUP BY 1")
+
+ONE = text("""
+SELECT r.id, r.segment, r.artifact, r.stage, r.created_at, r.ended_at, r.promoted_at, r.request,
+    r.report, r.why, r.faults
+FROM segment_run r
+WHERE CASE WHEN CAST(:run AS bigint) IS NULL THEN r.segment = :segment ELSE r.id = :run END
+ORDER BY r.id DESC LIMIT 1
+""")
+LIST = text("""
+SELECT r.id AS run, r.segment, r.stage, r.artifact, r.report ->> 'verdict' AS verdict, r.why,
+    r.created_at, r.ended_at, r.promoted_at,
+    CAST(r.report #>> '{subscribers}' AS bigint) AS subscribers
+FROM segment_run r WHERE CAST(:segment AS text) IS NULL OR r.segment = :segment
+ORDER BY r.segment, r.id DESC LIMIT 200
+""")
+PROMOTE = text("UPDATE segment_run SET promoted_at = clock_timestamp() WHERE id = :run")
+# What is run again by the clock: each segment as it was asked for last, if that came to an end.
+LATEST = text("""
+SELECT DISTINCT ON (r.segment) r.segment, r.request FROM segment_run r
+WHERE r.stage = 'done' AND r.request <> '{}' ORDER BY r.segment, r.id DESC
+""")
+CROSS = text("""
+SELECT a.label AS first, b.label AS second, count(*) AS n
+FROM segment_member a JOIN segment_member b ON b.run = :second AND b.subscriber_id = a.subscriber_id
+WHERE a.run = :first GROUP BY 1, 2 ORDER BY 1, 2
+""")
+# The promoted run that counts is the latest of them; reports are kept for ever.
+PRUNE = text("""
+DELETE FROM segment_member m USING segment_run r
+WHERE r.id = m.run AND r.segment = :segment
+  AND r.id NOT IN (SELECT x.id FROM segment_run x WHERE x.segment = :segment ORDER BY x.id DESC LIMIT :kept)
+  AND r.id IS DISTINCT FROM (SELECT x.id FROM segment_run x WHERE x.segment = :segment
+      AND x.promoted_at IS NOT NULL ORDER BY x.promoted_at DESC, x.id DESC LIMIT 1)
+""")
+CLOCK = text("SELECT clock_timestamp()")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A run that is ours under its epoch."""
+
+    id: int
+    stage: str
+    epoch: int
+    faults: int
+    after_id: int
+    request: Request
+
+
+def _lease() -> dt.timedelta:
+    return dt.timedelta(seconds=QuantumSettings().quantum_lease)
+
+
+def now(connection: Connection) -> dt.datetime:
+    """The server's clock."""
+    at: dt.datetime = connection.execute(CLOCK).scalar_one()
+    return at
+
+
+def ask(connection: Connection, request: Request) -> tuple[int, bool]:
+    """Ask for a run; its id, and whether it is new (else one of this segment is under way)."""
+    connection.execute(LOCK, {"space": LOCK_SPACE})
+    row = connection.execute(
+        INSERT,
+        {
+            "segment": request.segment,
+            "artifact": request.artifact,
+            "request": json.dumps(request.as_json()),
+            "noisy": request.noisy,
+        },
+    ).one_or_none()
+    if row is not None:
+        return int(row.id), True
+    return int(connection.execute(UNDER_WAY, {"segment": request.segment}).scalar_one()), False
+
+
+def ask_again(connection: Connection, as_of: dt.datetime) -> list[int]:
+    """Ask for every segment anew, as it was asked for last; the runs that are new."""
+    made = []
+    for row in connection.execute(LATEST).all():
+        again = Request.from_json({**row.request, "as_of": as_of.isoformat()})
+        run, new = ask(connection, again)
+        if new:
+            made.append(run)
+    return made
+
+
+def take(connection: Connection, stages: Sequence[str], *, noisy: bool) -> Taken | None:
+    """The oldest run that waits in one of these stages, now ours; None: there is none."""
+    if noisy:
+        connection.execute(LOCK, {"space": LOCK_SPACE})
+    row = connection.execute(
+        TAKE, {"stages": list(stages), "noisy": noisy, "lease": _lease()}
+    ).one_or_none()
+    if row is None:
+        return None
+    return Taken(
+        row.id, row.stage, row.epoch, row.faults, row.after_id, Request.from_json(row.request)
+    )
+
+
+def take_one(connection: Connection, run: int) -> Taken | None:
+    """That run, now ours; None: it is over, or somebody else works on it."""
+    row = connection.execute(TAKE_ONE, {"run": run, "lease": _lease()}).one_or_none()
+    if row is None:
+        return None
+    return Taken(
+        row.id, row.stage, row.epoch, row.faults, row.after_id, Request.from_json(row.request)
+    )
+
+
+def keep(connection: Connection, run: Taken) -> bool:
+    """Extend the lease; False: the run is somebody else's by now, or over."""
+    held = connection.execute(HELD, {"run": run.id, "epoch": run.epoch, "lease": _lease()})
+    return held.one_or_none() is not None
+
+
+def steps(connection: Connection, run: int) -> dict[str, Any]:
+    """What was computed so far, by step."""
+    return {row.step: row.value for row in connection.execute(STEPS, {"run": run})}
+
+
+def put_step(connection: Connection, run: Taken, step: str, value: Mapping[str, Any]) -> bool:
+    """Write a step down; False: the run is not ours any more, and nothing was written."""
+    if not keep(connection, run):
+        return False
+    connection.execute(PUT_STEP, {"run": run.id, "step": step, "value": json.dumps(value)})
+    return True
+
+
+def move(
+    connection: Connection, run: Taken, stage: str, *, report: Any = None, why: str | None = None
+) -> bool:
+    """Bring the run to its next stage and let go of it; False: it was not ours."""
+    values = {
+        "run": run.id,
+        "epoch": run.epoch,
+        "stage": stage,
+        "report": None if report is None else json.dumps(report),
+        "why": why,
+    }
+    return connection.execute(MOVE, values).one_or_none() is not None
+
+
+def let_go(connection: Connection, run: Taken, why: str, *, fault: bool = True) -> None:
+    """Put it off: 20, 40, 80 s after a fault."""
+    pause = PAUSE * 2**run.faults if fault else dt.timedelta(0)
+    connection.execute(
+        LET_GO,
+        {"run": run.id, "epoch": run.epoch, "pause": pause, "faults": int(fault), "why": why},
+    )
+
+
+def turn_away(connection: Connection, stages: Sequence[str], *, noisy: bool, why: str) -> None:
+    """Put off the oldest run that waits, since nobody here can work on it; at last refuse it."""
+    run = take(connection, stages, noisy=noisy)
+    if run is not None and run.faults + 1 >= FAULTS:
+        move(connection, run, "refused", why=why)
+    elif run is not None:
+        let_go(connection, run, why)
+
+
+def cached(connection: Connection, digest: bytes) -> dict[str, Any] | None:
+    """A coreset that was computed before."""
+    found: dict[str, Any] | None = connection.execute(CORESET, {"digest": digest}).scalar()
+    return found
+
+
+def cache(connection: Connection, digest: bytes, value: Mapping[str, Any]) -> None:
+    """Keep a coreset for whoever asks for the same one."""
+    connection.execute(PUT_CORESET, {"digest": digest, "value": json.dumps(value)})
+    connection.execute(OLD_CORESETS)
+
+
+def assign(
+    connection: Connection,
+    run: Taken,
+    ids: Sequence[int],
+    labels: Sequence[str],
+    bounds: tuple[int, int],
+    rest: str,
+) -> bool:
+    """Label a range of subscribers, everybody else in it with `rest`; False: not ours any more."""
+    if not keep(connection, run):
+        return False
+    who = {"segment": run.request.segment, "run": run.id}
+    connection.execute(MEMBERS, who | {"ids": list(ids), "labels": list(labels)})
+    connection.execute(THE_REST, who | {"label": rest, "first": bounds[0], "end": bounds[1]})
+    connection.execute(AFTER, {"run": run.id, "epoch": run.epoch, "after": bounds[1]})
+    return True
+
+
+def sizes(connection: Connection, run: int) -> dict[str, int]:
+    """Subscribers by label."""
+    return {row.label: row.n for row in connection.execute(SIZES, {"run": run})}
+
+
+def listed(connection: Connection, segment: str | None = None) -> list[dict[str, Any]]:
+    """Runs, the newest of each segment first."""
+    return [dict(row._mapping) for row in connection.execute(LIST, {"segment": segment})]
+
+
+def found(connection: Connection, segment: str | None, run: int | None = None) -> Any:
+    """The run of that id, or the newest of that segment.
+
+    Raises:
+        Permanent: there is none.
+    """
+    row = connection.execute(ONE, {"segment": segment, "run": run}).one_or_none()
+    if row is None:
+        what = f"run {run}" if run is not None else f"run of segment {segment!r}"
+        raise Permanent(f"there is no {what}: see `dripfleet quantum segment list`")
+    return row
+
+
+def prune(connection: Connection, segment: str) -> None:
+    """Forget the members of old runs: kept are the newest ones, and the one that sequences see."""
+    connection.execute(PRUNE, {"segment": segment, "kept": KEPT})
+
+
+def promote(connection: Connection, run: int) -> None:
+    """Make it what `segment(NAME, promoted=true)` sees from now on."""
+    connection.execute(PROMOTE, {"run": run})
+
+
+def cross(connection: Connection, first: int, second: int) -> list[tuple[str, str, int]]:
+    """Subscribers by their labels in two runs: (label in first, in second, how many)."""
+    rows = connection.execute(CROSS, {"first": first, "second": second})
+    return [(row.first, row.second, row.n) for row in rows]
