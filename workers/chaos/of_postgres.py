@@ -12,7 +12,8 @@ from sqlalchemy import text
 
 from tasks.moves import pause
 from workers.chaos.fault import fault
-from workers.chaos.world import JOURNAL_DISK, World
+from workers.chaos.proxy import Mode
+from workers.chaos.world import JOURNAL_DISK, World, await_value
 
 TERMINATE = text("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -37,6 +38,7 @@ SELECT count(*) FROM (
 @fault("terminate backends", "pg_terminate_backend of every session of the fleet")
 def terminate(world: World, rng: random.Random) -> int:
     """Whatever was in flight is undone, or its answer is lost."""
+    await_value(lambda: world.proxy.connections or None, 60.0)
     with world.database.transaction() as connection:
         return int(connection.execute(TERMINATE).scalar_one())
 
@@ -149,9 +151,11 @@ def fill_journal_disk(world: World, rng: random.Random) -> int:
 
 
 @contextlib.contextmanager
-def _line(world: World, mode: str) -> Iterator[int]:
+def _line(world: World, mode: Mode) -> Iterator[int]:
     """The proxy in a mode; afterwards what was there is cut, and whoever comes is let through."""
-    connections = world.proxy.set(mode)  # type: ignore[arg-type]
+    # There is nobody to cut off while everybody is being started again.
+    await_value(lambda: world.proxy.connections or None, 60.0)
+    connections = world.proxy.set(mode)
     try:
         yield connections
     finally:

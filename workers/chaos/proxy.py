@@ -41,6 +41,11 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
 
+    @property
+    def connections(self) -> int:
+        """How many there are now; a look from another thread."""
+        return len(self._pairs)
+
     def set(self, mode: Mode) -> int:
         """Change the mode; returns how many connections there were."""
         return self._on_loop(lambda: self._set(mode))
