@@ -51,6 +51,7 @@ def chaos(
     """
     import os
     import random
+    import signal
 
     from workers.chaos.catalogue import CATALOGUE
     from workers.chaos.run import run
@@ -58,6 +59,8 @@ def chaos(
     if list_faults:
         emit([{"fault": f.name, "what": f.sentence} for f in CATALOGUE.values()], as_json=as_json)
         return
+    # A service manager's word, and CI's: stop what was started, unmount, and leave.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     first = random.SystemRandom().randrange(1 << 31) if seed is None else seed
     home = Path(os.environ.get("DRIPFLEET_HOME") or "var")
     results = []
