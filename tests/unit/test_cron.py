@@ -13,6 +13,7 @@ from schedules.cron import Line, read, reads
 from schedules.findings import DefinitionError
 from schedules.fires import Fire, Judged, fires, judge, parse_cron
 from schedules.localtime import resolve
+from tasks import names
 
 SHIPPED = Path(__file__).parents[2] / "schedules" / "cron.yaml"
 LINE = "{key: news, cron: '0 9 * * MON', zone: Europe/Berlin, target: {sequence: a, audience: all}"
@@ -164,7 +165,8 @@ def test_the_shipped_file_loads_and_so_does_its_example() -> None:
     assert read(SHIPPED).lines == ()
     text = SHIPPED.read_text()
     example = text[text.index("# schedules:") : text.index("\nschedules: []")]
-    (line,) = reads(re.sub(r"^# ?", "", example, flags=re.MULTILINE), "cron.yaml").lines
+    line, *works = reads(re.sub(r"^# ?", "", example, flags=re.MULTILINE), "cron.yaml").lines
+    assert {work.target["task"] for work in works} == names.SCHEDULED
     assert (line.catch_up, line.max_lateness, line.paused) == ("latest", timedelta(hours=6), False)
 
 

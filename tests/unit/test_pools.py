@@ -104,7 +104,8 @@ def test_a_task_goes_to_its_pool_and_no_queue_is_made_by_accident() -> None:
 
 def test_a_region_of_the_send_pool_has_a_queue_that_is_named_and_never_made_by_accident() -> None:
     there = build("send", REDIS, region="eu").conf
-    assert {queue.name for queue in there.task_queues} == {*names.POOLS, "send@eu"}
+    everywhere = {*names.POOLS, *names.QUEUE_OF.values()}
+    assert {queue.name for queue in there.task_queues} == {*everywhere, "send@eu"}
     assert there.task_create_missing_queues is False
     bell = dict(names.deliver("marketing", 500, "eu"))
     assert queues.route(names.DELIVER, kwargs=bell)["queue"].name == "send@eu"

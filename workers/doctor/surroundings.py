@@ -28,6 +28,8 @@ SETTINGS = (
     "tasks.audience.settings:AudienceSettings",
     "tasks.moves.settings:DeliverySettings",
     "tasks.moves.settings:IdentitySettings",
+    "tasks.churn.settings:ChurnSettings",
+    "tasks.quantum.settings:QuantumSettings",
     "tasks.send.settings:SendSettings",
     "tasks.upkeep.verify:VerifySettings",
     "workers.autoscale:AutoscaleSettings",
