@@ -4,7 +4,8 @@
 
     open_run     score_run (one open a score) and its score_range rows, of ids that exist now
     claim        a range whose lease is free: ours until it ends, under a new epoch
-    finish       in the transaction that writes the scores; a stale epoch writes nothing
+    hold         in each transaction that writes scores; a stale epoch writes nothing
+    finish       when all of them are written
 
 A doorbell that is lost, a worker that is killed and a range that is done twice change nothing: what
 is left is rung for again, and a score is overwritten by one of the same instant or a later one.
@@ -54,6 +55,10 @@ END = text("""
 UPDATE score_run r SET state = 'done', ended_at = clock_timestamp()
 WHERE r.id = :run AND r.state = 'open'
   AND NOT EXISTS (SELECT FROM score_range g WHERE g.run = r.id AND NOT g.done)
+""")
+HOLD = text("""
+SELECT FROM score_range g
+WHERE g.run = :run AND g.first_id = :first AND g.epoch = :epoch AND NOT g.done FOR SHARE
 """)
 FAULT = text("""
 UPDATE score_range SET faults = faults + 1, fault = :fault, lease_until = NULL
@@ -143,6 +148,12 @@ def claim(connection: Connection, lease: float = 300.0) -> Range | None:
     if row is None:
         return None
     return Range(row.run, row.first_id, row.end_id, row.epoch, row.name, row.artifact, row.cutoff)
+
+
+def hold(connection: Connection, mine: Range) -> bool:
+    """Whether a range is still ours; it stays so until the end of the transaction."""
+    values = {"run": mine.run, "first": mine.first, "epoch": mine.epoch}
+    return connection.execute(HOLD, values).one_or_none() is not None
 
 
 def finish(connection: Connection, mine: Range, rows: int) -> bool:

@@ -27,6 +27,7 @@ from tasks.errors import Permanent
 log = structlog.get_logger()
 
 KEPT: Final = 4  # models in memory
+BATCH: Final = 4000  # scores a transaction: whoever scores one of them alone waits for its end
 
 STAGE = "CREATE TEMPORARY TABLE scored (subscriber_id bigint, value float8) ON COMMIT DROP"
 COPY = "COPY scored (subscriber_id, value) FROM STDIN (FORMAT binary)"
@@ -106,14 +107,21 @@ def score_range(database: Database, mine: runs.Range) -> int | None:
     with book.reading(database) as raw:
         rows = rows_of(raw, kind, manifest, mine.cutoff, mine.first, mine.end)
         values = _values(model, rows)
+    for at in range(0, len(values), BATCH):
+        with database.transaction() as connection:
+            if not runs.hold(connection, mine):
+                log.info("score_range_lost", run=mine.run, first=mine.first)
+                return None
+            # What is lost with the server is written again: `finish` waits for the disk.
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
+            # The same transaction, by its own connection: COPY wants the protocol itself.
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection)
+            batch = slice(at, at + BATCH)
+            _write(driver, mine.name, mine.artifact, mine.cutoff, rows.ids[batch], values[batch])
     with database.transaction() as connection:
         if not runs.finish(connection, mine, len(values)):
-            log.info("score_range_lost", run=mine.run, first=mine.first)
             return None
-        # The same transaction, by its own connection: COPY wants the protocol itself.
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
-        _write(driver, mine.name, mine.artifact, mine.cutoff, rows.ids, values)
     with database.transaction() as connection:
         runs.end_if_done(connection, mine.run)
     return len(values)

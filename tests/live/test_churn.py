@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -19,6 +22,7 @@ pytest.importorskip("skops", reason="the extra ml is not installed")
 
 from models.session import Database
 from tasks.audience import rfm
+from tasks.audience.address import address_hmac
 from tasks.churn import (
     book,
     bulk,
@@ -437,6 +441,38 @@ def test_drift_is_written_down_and_explained(shop: Database) -> None:
     told = why.explain(shop, CHURN, 1, 3)
     assert told["lines"][0].startswith("churn score 1.00, 0.0 h old, by churn-")
     assert len(told["contributions"]) == 3 and "typical" in told["lines"][-1]
+
+
+def test_the_commands_give_json_and_their_exit_codes(shop: Database) -> None:
+    secret = "a secret of the tests, long enough"
+    own = {"DRIPFLEET_DATABASE_URL": shop.url, "DRIPFLEET_SECRET_ADDRESS": secret}
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
+    hmac = address_hmac(secret.encode(), "customer-00001@example.com")
+    ask(shop, "UPDATE subscriber SET address_hmac = :h WHERE id = 1", h=hmac)
+
+    def run(*words: str, code: int = 0) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "workers", "churn", *words],
+            env=plain | own, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout) if done.stdout else done.stderr
+
+    first, second = champion(shop), challenger(shop)
+    listed = run("models")
+    assert {row["id"]: row["champion"] for row in listed}[first] is True
+    (scored,) = run("score", "--all", "--name", "churn", "--here")
+    assert (scored["state"], scored["rows"]) == ("done", 23_570)
+    (one,) = run("score", "--email", "customer-00001@example.com", "--name", "clv", "--here")
+    assert one["value"] > 0 and one["artifact"].startswith("clv-")
+    told = run("explain", "customer-00001@example.com", "--json")
+    assert told["artifact"] == first and len(told["lines"]) > 3
+    assert any(row["drifted"] for row in run("drift", code=3))
+    assert run("report")["id"] == first
+    assert run("promote", second, "--why", "a try")["before"] == first
+    assert run("rollback", "churn")["champion"] == first
+    assert "nobody has the address" in run("explain", "x@example.com", code=1)
+    assert "no worker of pool churn answers" in run("score", "--all", code=1)
 
 
 def test_a_sequence_reads_the_score_by_its_age(shop: Database) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import time
 from importlib import import_module
 from importlib.util import find_spec
@@ -48,6 +50,13 @@ def require_ml() -> None:
         raise Misconfigured(
             "this needs the extra `ml`, which is not installed here: pip install dripfleet[ml]"
         )
+    import structlog
+
+    # What a worker would log, the command says itself; and stdout is data.
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+    )
 
 
 @churn.command(
