@@ -13,6 +13,6 @@ pytest.importorskip("cirq", reason="needs the extra quantum")
 
 def test_mixed_work_with_faults_ends_in_a_result_or_a_clear_refusal(database: Database) -> None:
     seeds.subscribers(database, 60)
-    found = summary(storm(database, 16, seed=3))
+    found = summary(storm(database, 12, seed=3))
     assert found["unclear"] == []
-    assert found["ends"]["done"] >= 4 and found["ends"]["refused"] >= 2
+    assert found["ends"]["done"] >= 4 and found["ends"]["refused"] >= 1

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.quantum import circuits
+from tasks.quantum.backends.answers import measured, refusal
 from tasks.quantum.backends.contract import BackendSpec, Compiled, JobLost, fits
-from tasks.quantum.backends.ionq import measured, refusal
 from tasks.quantum.backends.simulators import counted
 from tasks.quantum.engine.problem import Problem
 from tasks.quantum.engine.qaoa import Angles
@@ -46,7 +46,7 @@ class Local:
         return counted(native, problem.n)
 
     def submit(self, compiled: Compiled, shots: int, seed: int, wait: float) -> NDArray[np.int8]:
-        """Simulate with AQT's noise: depolarizing and crosstalk."""
+        """Simulate with AQT's noise, depolarizing and crosstalk; it takes no seed."""
         import cirq_aqt.aqt_device as device
 
         simulator = device.AQTSimulator(num_qubits=compiled.n, simulate_ideal=False)

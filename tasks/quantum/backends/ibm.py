@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.quantum.backends.answers import measured
 from tasks.quantum.backends.contract import (
     BackendSpec,
     BackendUnavailable,
@@ -20,7 +21,6 @@ from tasks.quantum.backends.contract import (
     fits,
     within,
 )  # fmt: skip
-from tasks.quantum.backends.ionq import measured
 from tasks.quantum.backends.routed import layout_of
 from tasks.quantum.engine.problem import Problem
 from tasks.quantum.engine.qaoa import Angles, checked

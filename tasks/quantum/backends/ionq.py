@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.quantum import circuits
+from tasks.quantum.backends.answers import MALFORMED, measured, refusal
 from tasks.quantum.backends.contract import (
     BackendSpec,
-    BackendUnavailable,
     Compiled,
-    JobLost,
     fits,
     within,
 )  # fmt: skip
@@ -22,8 +21,6 @@ from tasks.quantum.engine.problem import Problem
 from tasks.quantum.engine.qaoa import Angles
 
 HOST = "https://api.ionq.co"
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError)
-"""What a client trips over where an answer is none."""
 RETRIES = 60
 """Seconds for which its client repeats a request that was refused for a moment."""
 
@@ -82,22 +79,3 @@ class IonQ(Local):
         rng = np.random.default_rng(seed)
         rows = rng.permutation(rows)[:shots]
         return np.concatenate([rows, rows[rng.integers(len(rows), size=shots - len(rows))]])
-
-
-def measured(rows: Any, n: int) -> NDArray[np.int8]:
-    """What a vendor returned, as bits of shape (shots, n).
-
-    Raises:
-        JobLost: it has another shape.
-    """
-    bits: NDArray[np.int8] = np.asarray(rows).astype(np.int8)
-    if bits.ndim != 2 or bits.shape[1] != n or not len(bits):
-        raise JobLost(f"the vendor returned bits of shape {bits.shape}: expected (shots, {n})")
-    return bits
-
-
-def refusal(vendor: str, error: BaseException, status: int | None) -> Exception:
-    """What a vendor's error means for a run: refused for good, or to be tried again."""
-    if status in (401, 403):
-        return BackendUnavailable(f"{vendor} refused our credentials ({status}): correct them")
-    return JobLost(f"{vendor} did not give a result: {type(error).__name__}: {str(error)[:200]}")

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.quantum import circuits
+from tasks.quantum.backends.answers import MALFORMED, measured, refusal
 from tasks.quantum.backends.contract import BackendSpec, Compiled, JobLost, fits
-from tasks.quantum.backends.ionq import MALFORMED, measured, refusal
 from tasks.quantum.backends.simulators import counted
 from tasks.quantum.engine.problem import Problem
 from tasks.quantum.engine.qaoa import Angles

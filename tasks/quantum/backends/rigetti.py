@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.quantum import circuits
+from tasks.quantum.backends.answers import measured
 from tasks.quantum.backends.contract import (
     BackendSpec,
     BackendUnavailable,
@@ -21,7 +22,6 @@ from tasks.quantum.backends.contract import (
     fits,
     within,
 )  # fmt: skip
-from tasks.quantum.backends.ionq import measured
 from tasks.quantum.engine.problem import Problem
 from tasks.quantum.engine.qaoa import Angles, checked
 
