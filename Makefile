@@ -10,8 +10,8 @@ ARGS ?=
 demo: $(VENV)/.installed  ## The main job on embedded servers (ARGS="--customers 2000" is the quick one).
 	@$(BIN)/dripfleet demo $(ARGS)
 
-test: $(VENV)/.installed  ## The tests, on servers of their own.
-	$(BIN)/pytest $(ARGS)
+test: $(VENV)/.installed  ## The tests, on servers of their own, a process a core up to four.
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed  ## What must be true of the code before it is run.
 	$(BIN)/ruff format --check .

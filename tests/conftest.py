@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,31 +19,44 @@ from workers.embedded.postgres import EmbeddedPostgres
 from workers.embedded.sink import Sink, in_thread
 from workers.embedded.valkey import EmbeddedValkey
 
-TEMPLATE = "dripfleet_template"
+TEMPLATE = f"dripfleet_template_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+GIVEN = "DRIPFLEET_TEST_DATABASE_URL"
 
 # As in the pool: with more, two models that are fitted side by side wait for each other's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _bytecode() -> Iterator[None]:
-    """Where nobody keeps bytecode, this run does: its many processes compile each module once."""
-    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
-        yield
+def pytest_configure(config: pytest.Config) -> None:
+    """Of a run over several processes the first has the server and tells the others where it is."""
+    if hasattr(config, "workerinput"):
         return
-    with tempfile.TemporaryDirectory(prefix="df") as folder, pytest.MonkeyPatch.context() as patch:
+    exits = ExitStack()
+    config.add_cleanup(exits.close)
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        # Where nobody keeps bytecode, this run does: its many processes compile each module once.
+        patch = exits.enter_context(pytest.MonkeyPatch.context())
         patch.delenv("PYTHONDONTWRITEBYTECODE")
-        patch.setenv("PYTHONPYCACHEPREFIX", folder)
-        yield
+        patch.setenv(
+            "PYTHONPYCACHEPREFIX", exits.enter_context(tempfile.TemporaryDirectory(prefix="df"))
+        )
+    if getattr(config.option, "numprocesses", None) and not os.environ.get(GIVEN):
+        patch = exits.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv(GIVEN, exits.enter_context(_server()))
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A server for this run: ours, or the one that DRIPFLEET_TEST_DATABASE_URL names."""
-    given = os.environ.get("DRIPFLEET_TEST_DATABASE_URL")
+    given = os.environ.get(GIVEN)
     if given:
         yield given
         return
+    with _server() as url:
+        yield url
+
+
+@contextmanager
+def _server() -> Iterator[str]:
     binaries = os.environ.get("DRIPFLEET_TEST_PG_BIN")
     with tempfile.TemporaryDirectory(prefix="df") as folder:
         server = EmbeddedPostgres.start(
