@@ -22,6 +22,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is first imported
 
 import numpy as np
+import structlog
 
 from models.migrate import migrate
 from models.session import Database
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", default="logistic", help="of the model that scores")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     plain = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
     with (
         tempfile.TemporaryDirectory(prefix="df") as folder,
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for what in ("new", "again"):
             found[what] = book(database, postgres)
             say(f"scored, {what}: {found[what]}")
-        found["single"] = singles(stack, database)
+        found["single"] = singles(stack, database, asked.subscribers)
         database.close()
     sys.stdout.write(json.dumps(found, indent=None if asked.json else 1) + "\n")
     return 0
@@ -98,7 +100,7 @@ def book(database: Database, postgres: int) -> dict[str, float]:
     }
 
 
-def singles(stack: Stack, database: Database) -> dict[str, float]:
+def singles(stack: Stack, database: Database, subscribers: int) -> dict[str, float]:
     """Ask for single scores through their queue while a fleet scores the book; milliseconds."""
     fleet = Fleet(stack, pools=("sequence", "churn"), flower=False)
     app = build(None, RedisSettings.model_validate({"redis_url": stack.redis_url}))
@@ -108,7 +110,7 @@ def singles(stack: Stack, database: Database) -> dict[str, float]:
         fleet.wait_ready()
         for n in range(WARM + ASKS):
             _keep_busy(database)
-            subscriber = 1 + n * 2311
+            subscriber = 1 + n * 2311 % subscribers
             began = time.perf_counter()
             requests.ask(database, "churn", subscriber)
             ring(names.CHURN_ONE, names.tick())

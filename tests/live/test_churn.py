@@ -445,7 +445,11 @@ def test_drift_is_written_down_and_explained(shop: Database) -> None:
 
 def test_the_commands_give_json_and_their_exit_codes(shop: Database) -> None:
     secret = "a secret of the tests, long enough"
-    own = {"DRIPFLEET_DATABASE_URL": shop.url, "DRIPFLEET_SECRET_ADDRESS": secret}
+    own = {
+        "DRIPFLEET_DATABASE_URL": shop.url,
+        "DRIPFLEET_REDIS_URL": "redis://127.0.0.1:1/0",
+        "DRIPFLEET_SECRET_ADDRESS": secret,
+    }
     plain = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
     hmac = address_hmac(secret.encode(), "customer-00001@example.com")
     ask(shop, "UPDATE subscriber SET address_hmac = :h WHERE id = 1", h=hmac)
@@ -458,20 +462,14 @@ def test_the_commands_give_json_and_their_exit_codes(shop: Database) -> None:
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout) if done.stdout else done.stderr
 
-    first, second = champion(shop), challenger(shop)
+    first = champion(shop)
     listed = run("models")
     assert {row["id"]: row["champion"] for row in listed}[first] is True
     (scored,) = run("score", "--all", "--name", "churn", "--here")
     assert (scored["state"], scored["rows"]) == ("done", 23_570)
-    (one,) = run("score", "--email", "customer-00001@example.com", "--name", "clv", "--here")
-    assert one["value"] > 0 and one["artifact"].startswith("clv-")
     told = run("explain", "customer-00001@example.com", "--json")
     assert told["artifact"] == first and len(told["lines"]) > 3
     assert any(row["drifted"] for row in run("drift", code=3))
-    assert run("report")["id"] == first
-    assert run("promote", second, "--why", "a try")["before"] == first
-    assert run("rollback", "churn")["champion"] == first
-    assert "nobody has the address" in run("explain", "x@example.com", code=1)
     assert "no worker of pool churn answers" in run("score", "--all", code=1)
 
 
