@@ -13,11 +13,9 @@ from sqlalchemy import Connection, text
 MOVES: Final = (
     (None, "scheduled"),
     ("scheduled", "working"),
-    ("scheduled", "suppressed"),
     ("working", "armed"),
     ("working", "scheduled"),
     ("working", "failed"),
-    ("working", "suppressed"),
     ("armed", "sent"),
     ("armed", "failed"),
     ("armed", "scheduled"),
