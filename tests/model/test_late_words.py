@@ -12,20 +12,39 @@ from tests.model.world import Held, Worker, World
 
 # A mail a stream, so that whoever claims takes that one.
 LONELY = """
-DELETE FROM message WHERE id NOT IN (
-    SELECT min(id) FROM message WHERE enrollment_id IS NOT NULL GROUP BY stream)"""
+DELETE FROM message WHERE state = 'scheduled' AND id NOT IN (
+    SELECT min(id) FROM message WHERE enrollment_id IS NOT NULL AND state = 'scheduled'
+    GROUP BY stream)"""
 OVER = """
 UPDATE enrollment e SET active = false, ended_at = clock_timestamp(), end_reason = 'test', due_at = NULL
 WHERE NOT EXISTS (SELECT 1 FROM message m WHERE m.enrollment_id = e.id)"""
+
+
+def begin(world: World) -> None:
+    """One mail a stream, and beside them one that was accepted and one that was assumed sent.
+
+    What became of those two proves nothing of any other.
+    """
+    world.plan()
+    worker = world.workers[0]
+    accepted, assumed = world.claim(worker, "marketing", 2)
+    for held in (accepted, assumed):
+        assert world.arm(worker, held)
+    world.dot(worker, accepted, accepted=True, code=250)
+    world.record(worker, accepted)
+    world.dot(worker, assumed, accepted=True)
+    world.silence(worker, assumed)
+    world.time_passes(1000)
+    world.resolve()
+    world.run(LONELY)
+    world.run(OVER)
 
 
 @pytest.fixture
 def world(session: Connection) -> Iterator[World]:
     undo = session.begin()
     world = World(session)
-    world.plan()
-    world.run(LONELY)
-    world.run(OVER)
+    begin(world)
     yield world
     undo.rollback()
 

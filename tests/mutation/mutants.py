@@ -22,6 +22,10 @@ _ENDS = frozenset(
     " LEFT JOIN ON".split()
 )
 _BEGIN = frozenset({"AND", "OR", "WHERE"})
+_UNSAID = re.compile(
+    r"syntax error at|errors\.(SyntaxError|Undefined(Column|Table|Function)|Ambiguous|Grouping|DatatypeMismatch)"
+    r"|column \S+ does not exist|IndeterminateDatatype|could not determine data type"
+)
 # They only order what Postgres does, locks before rows: whoever goes without waits wrongly, and that
 # is seen by two sessions, not by one.
 _ORDER = re.compile(r"\(SELECT count\(\*\) FROM \w+\) >= 0")
@@ -40,6 +44,11 @@ class Mutant:
         return f"{self.path}:{self.line}: {self.what}"
 
 
+def unsaid(said: str) -> bool:
+    """Whether a failure says that the changed statement was none: nothing is shown by that."""
+    return bool(_UNSAID.search(said))
+
+
 def of_sql(path: str, source: str) -> Iterator[Mutant]:
     """Each condition of each statement in the strings of a module, taken out alone."""
     lines = [0]
@@ -50,9 +59,10 @@ def of_sql(path: str, source: str) -> Iterator[Mutant]:
             continue
         if token.line.lstrip().startswith(('"""', "'''")) and token.start[1] <= 4:
             continue  # a docstring
-        at = lines[token.start[0] - 1] + token.start[1]
-        quotes = 3 if token.string.lstrip("rfRF")[:3] == '"""' else 1
-        text = token.string[: len(token.string) - quotes]
+        prefix = len(token.string) - len(token.string.lstrip("rfRF"))
+        quotes = 3 if token.string[prefix:].startswith(('"""', "'''")) else 1
+        at = lines[token.start[0] - 1] + token.start[1] + prefix + quotes
+        text = token.string[prefix + quotes : len(token.string) - quotes]
         for start, end, said, instead in _conditions(text):
             if _ORDER.search(said):
                 continue
@@ -107,7 +117,8 @@ def _end(words: list[re.Match[str]], n: int) -> int:
         elif word == "END" and depth == 0 and cases:
             cases -= 1
         elif depth == 0 and not cases and (word in _ENDS or word == ","):
-            return n
+            if (word, words[n - 1][0]) != ("FROM", "DISTINCT"):
+                return n
         n += 1
     return n
 
