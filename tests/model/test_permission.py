@@ -12,8 +12,15 @@ import pytest
 from sqlalchemy import text
 
 from tasks.moves import release
+from tasks.moves.claim import Claimed, claim
 from tasks.moves.cycle import Ready
-from tests.model.test_late_words import in_doubt_by_the_reaper, one, row, world
+from tests.model.test_late_words import (
+    in_doubt_by_the_reaper,
+    one,
+    row,
+    second_in_the_air,
+    world,
+)
 from tests.model.world import SETTINGS, Held, World
 
 __all__ = ["world"]
@@ -28,9 +35,13 @@ WHERE id {which} :enrollment AND active"""
 OPTED_OUT = "UPDATE consent SET opted_in = false WHERE subscriber_id {which} :subscriber"
 ANOTHER_TOPIC = """
 INSERT INTO topic (key, title) VALUES ('offers', 'offers');
+UPDATE sequence SET topic = 'offers' WHERE key = 'one-mail';
 INSERT INTO consent (subscriber_id, topic, opted_in, source)
 VALUES (:subscriber, 'offers', false, 'test')"""
 MOVED = "UPDATE subscriber SET address = 'new.' || address WHERE id {which} :subscriber"
+TAKEN_OVER = f"""{MOVED.format(which="=")};
+UPDATE subscriber SET address = :address
+WHERE id = (SELECT min(id) FROM subscriber WHERE id <> :subscriber)"""
 NO_LONGER = "UPDATE message SET expires_at = clock_timestamp() WHERE id = :message"
 WINDOW = """
 UPDATE message SET allowed = tstzmultirange(tstzrange(
@@ -41,7 +52,13 @@ WHERE id = :message"""
 def befall(world: World, held: Held, sql: str) -> None:
     of = held.row
     for each in sql.split(";"):
-        world.run(each, subscriber=of.subscriber_id, enrollment=of.enrollment_id, message=of.id)
+        world.run(
+            each,
+            subscriber=of.subscriber_id,
+            address=of.address,
+            enrollment=of.enrollment_id,
+            message=of.id,
+        )
 
 
 def somebody_else(world: World, subscriber: int) -> Any:
@@ -64,6 +81,7 @@ def somebody_else(world: World, subscriber: int) -> Any:
         (PAUSED.format(what="stream", which="= 'marketing'"), "scheduled", "paused"),
         (PAUSED.format(what="sequence", which="= 'two'"), "scheduled", "paused"),
         (MOVED.format(which="="), "scheduled", "address_changed"),
+        (TAKEN_OVER, "scheduled", "address_changed"),
     ],
 )
 def test_what_forbids_the_dot_sends_the_mail_where_it_belongs(
@@ -181,3 +199,52 @@ def test_a_second_copy_with_the_bytes_of_the_first_is_permitted(world: World) ->
     world.resolve()
     (new,) = world.claim(world.workers[1], "transactional", 1)
     assert world.arm(world.workers[1], new)
+
+
+def test_while_somebody_is_about_to_say_stop_the_mail_stays_before_its_dot(world: World) -> None:
+    worker, held = one(world)
+    ready = Ready(held.row.id, held.row.epoch, held.row.subscriber_id, held.row.address, b"h" * 32)
+    with world.connection.engine.connect() as other:
+        other.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": ready.subscriber_id})
+        told = world._cycle(worker, [], [ready])
+        assert (told.armed, told.busy) == (frozenset(), {ready.id})
+    assert world._cycle(worker, [], [ready]).armed == {ready.id}
+
+
+def test_what_is_armed_is_not_armed_again(world: World) -> None:
+    worker, held = one(world)
+    assert world.arm(worker, held)
+    ready = Ready(held.row.id, held.row.epoch, held.row.subscriber_id, held.row.address, b"h" * 32)
+    assert not world._cycle(worker, [], [ready]).armed
+    assert row(world, held).attempts == 1
+
+
+def accepted_after_all(world: World) -> Claimed:
+    """The first copy was proven while the second was armed, whose worker then gave it back."""
+    _, old, second, new = second_in_the_air(world)
+    world.evidence(world.rows()[old.row.id], "provider")
+    world.give_back(second, new)
+    with world.inside.transaction() as connection:
+        (taken,) = claim(
+            connection, stream="transactional", n=1, owner=str(second.owner), lease=120
+        ).rows
+    return taken
+
+
+def test_what_was_accepted_after_all_is_seen_at_the_claim_and_ends_sent(world: World) -> None:
+    taken = accepted_after_all(world)
+    assert taken.unfit
+    with world.inside.transaction() as connection:
+        rows = [(taken.id, taken.epoch, taken.address, False)]
+        told = release.refuse(connection, rows, SETTINGS)
+    assert told == [(taken.id, "sent", "evidence")]
+    world.check()
+
+
+def test_what_was_accepted_after_all_is_not_armed_by_a_worker_that_did_not_look(
+    world: World,
+) -> None:
+    taken = accepted_after_all(world)
+    assert taken.content_sha256 is not None
+    ready = Ready(taken.id, taken.epoch, taken.subscriber_id, taken.address, taken.content_sha256)
+    assert not world._cycle(world.workers[1], [], [ready]).armed

@@ -35,13 +35,18 @@ ROOT = Path(__file__).parents[2]
 OURS = ("models", "schedules", "tasks", "tests", "workers")
 LIBRARIES = (
     "alembic.command", "celery", "hypothesis.stateful", "jinja2.sandbox", "psycopg", "psycopg.types.json",
-    "pydantic_settings", "redis", "sqlalchemy.dialects.postgresql.psycopg", "typer.testing", "yaml",
+    "pydantic_settings", "redis", "sqlalchemy.dialects.postgresql.psycopg", "typer.testing",
 )  # fmt: skip
 FATES = ("noticed", "survived", "equivalent", "no SQL")
 _SECONDS = count(1_700_000_000)
-CASES = ("tests/model/test_late_words.py", "tests/model/test_permission.py")
+CASES = tuple(f"tests/model/test_{name}.py" for name in ("late_words", "permission", "looks"))
 STORM = (*CASES, "tests/model/test_machine.py", "-k", "not order")
-DELIVERY = ("tests/live/test_faults.py", "tests/live/test_poison.py", "tests/live/test_delivery.py")
+DELIVERY = (
+    "tests/live/test_stop_races.py",
+    "tests/live/test_faults.py",
+    "tests/live/test_poison.py",
+    "tests/live/test_delivery.py",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """`python -m tests.mutation.in_model [FILE…]`: the guards of the moves against the model alone.
 
+`--of=PRINTED` tries the survivors that an earlier run printed into a file.
+
 One process and one database for all mutants, so that a mutant costs a second or two: a module is
 run again with its changed source, the model's own tests are called, the source is put back. What
 survives here is for `python -m tests.mutation`, whose tests see two sessions and a real relay.
@@ -25,10 +27,11 @@ from models.migrate import migrate
 from models.session import Database
 from tasks.moves import cycle
 from tasks.moves.pipeline import StatementFailed
-from tests.model import conftest, test_late_words, test_permission
+from tests.model import conftest, test_late_words, test_looks, test_permission
 from tests.model.inside import Direct, equip
 from tests.model.test_machine import Fleet, storm
 from tests.model.world import ROWS, World
+from tests.mutation.equivalent import reason_of
 from tests.mutation.mutants import Mutant, of_sql, unsaid
 from workers.embedded.postgres import EmbeddedPostgres
 
@@ -48,11 +51,19 @@ READERS = {
         "evidence",
     ),
 }
-SEEDS = range(8)
+SEEDS = range(4)
 
 
-def main(files: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Print each survivor, and the score; exit 1 if there was one."""
+    files = [each for each in arguments if not each.startswith("--of=")]
+    only = {
+        line.removeprefix("survived").strip()
+        for each in arguments
+        if each.startswith("--of=")
+        for line in Path(each.removeprefix("--of=")).read_text().splitlines()
+        if line.startswith("survived")
+    }
     with tempfile.TemporaryDirectory(prefix="dfm") as folder:
         server = EmbeddedPostgres.start(Path(folder) / "pg", settings={"fsync": "off"})
         try:
@@ -67,13 +78,13 @@ def main(files: list[str]) -> int:
                 with database.engine.connect() as session, pytest.MonkeyPatch.context() as patch:
                     equip(session, ROWS)
                     patch.setattr("tasks.send.replay.Pipeline", Direct)
-                    return _all(session, files or list(FILES))
+                    return _all(session, files or list(FILES), only)
         finally:
             server.stop(immediate=True)
     return 1
 
 
-def _all(session: Connection, files: list[str]) -> int:
+def _all(session: Connection, files: list[str], only: set[str]) -> int:
     assert (fault := _fault(session)) is None, f"the model fails without a mutant: {fault}"
     tried = lived = 0
     for name in files:
@@ -81,6 +92,8 @@ def _all(session: Connection, files: list[str]) -> int:
         source = Path(path).read_text()
         began, before, here = time.monotonic(), lived, 0
         for mutant in of_sql(path, source):
+            if (only and str(mutant) not in only) or reason_of(mutant):
+                continue
             fault = _tried(session, name, mutant)
             if unsaid(repr(fault)):
                 print(f"no SQL    {mutant}", flush=True)
@@ -92,7 +105,8 @@ def _all(session: Connection, files: list[str]) -> int:
         tried += here
         spent = time.monotonic() - began
         print(f"{name}: {here - lived + before} of {here}, {spent:.0f} s", flush=True)
-    print(f"score: {tried - lived} of {tried}, {(tried - lived) / tried:.1%}")
+    if tried:
+        print(f"score: {tried - lived} of {tried}, {(tried - lived) / tried:.1%}")
     return 1 if lived else 0
 
 
@@ -126,14 +140,21 @@ def _load(session: Connection, module: Any, source: str) -> None:
 def _fault(session: Connection) -> BaseException | None:
     """What the model says: None, if it notices nothing."""
     try:
-        for words in _cases():
-            undo = session.begin()
-            try:
-                world = World(session)
-                test_late_words.begin(world)
-                words(world=world)
-            finally:
-                undo.rollback()
+        undo = session.begin()
+        try:
+            world = World(session)
+            test_late_words.begin(world)
+            saved = world.save()
+            for case in _cases():
+                step = session.begin_nested()
+                try:
+                    case(world=world)
+                finally:
+                    step.rollback()
+                    world.restore(saved)
+                    world.edition = 0
+        finally:
+            undo.rollback()
         Fleet.session = session
         for seed in SEEDS:
             fleet = Fleet()
@@ -152,7 +173,7 @@ def _fault(session: Connection) -> BaseException | None:
 
 def _cases() -> Iterator[Callable[..., None]]:
     """Each case of one mail, with its parameters."""
-    for name, test in (vars(test_late_words) | vars(test_permission)).items():
+    for name, test in (vars(test_late_words) | vars(test_permission) | vars(test_looks)).items():
         if not name.startswith("test_"):
             continue
         marks = [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
