@@ -420,3 +420,27 @@ def test_of_two_words_on_one_mail_that_of_its_epoch_counts(world: World, first: 
         told = [words[first], words[1 - first]]
         assert doubt.doubt(connection, told, str(worker.owner), SETTINGS) == 1
     assert row(world, held).reason == "closed"
+
+
+def test_a_second_doubt_is_not_sent_a_third_time(world: World) -> None:
+    _, old, second, new = second_in_the_air(world)
+    world.dot(second, new, accepted=False)
+    world.silence(second, new)
+    world.time_passes(1000)
+    world.resolve()
+    assert row(world, old).state == "sent_assumed"
+
+
+def test_what_was_put_off_before_its_first_doubt_is_sent_again(world: World) -> None:
+    worker, held = one(world)
+    assert world.arm(worker, held)
+    world.dot(worker, held, accepted=False, code=451)
+    world.record(worker, held)
+    world.time_passes(3600)
+    worker, held = one(world)
+    assert world.arm(worker, held)
+    world.dot(worker, held, accepted=False)
+    world.silence(worker, held)
+    world.time_passes(1000)
+    world.resolve()
+    assert row(world, held).state == "scheduled"
