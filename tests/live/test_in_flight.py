@@ -23,6 +23,7 @@ UPDATE message SET state = 'armed', armed_at = clock_timestamp(), attempts = att
 RECORDS = """
 UPDATE message SET state = 'failed', owner = NULL, watch_at = NULL, reason = 'refused',
     terminal_at = clock_timestamp() WHERE id = :id"""
+ANOTHER = "UPDATE message SET owner = 'another', epoch = epoch + 1 WHERE id = :id"
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 Move = Callable[[Connection, int], object]
@@ -64,6 +65,7 @@ def claimed(database: Database) -> int:
     ("move", "first", "then", "ends"),
     [
         ("release_owner", [], ARMS, "armed"),
+        ("release_owner", [], ANOTHER, "working"),
         ("stop", [], ARMS, "armed"),
         ("fail", [], ARMS, "armed"),
         ("refuse", [], ARMS, "armed"),

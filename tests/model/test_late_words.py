@@ -316,13 +316,14 @@ def test_the_end_of_one_owner_is_not_the_end_of_another(world: World) -> None:
     world.arm(dead, armed)
     (working,) = world.claim(dead, "marketing", 1)
     other = world.workers[1]
+    (assumed,) = (each.id for each in world.rows().values() if each.state == "sent_assumed")
     with world.inside.transaction() as connection:
         assert reap.release_owner(connection, str(other.owner), SETTINGS) == 0
         assert reap.held_by(connection, str(other.owner)) == []
     with world.inside.transaction() as connection:
-        assert reap.release_owner(connection, str(dead.owner), SETTINGS) == 1
         told = reap.held_by(connection, str(dead.owner))
-    assert ("armed", armed.row.id) in {(each[2], each[0]) for each in told}
+        assert reap.release_owner(connection, str(dead.owner), SETTINGS) == 1
+    assert {(each[2], each[0]) for each in told} == {("armed", armed.row.id), ("in_doubt", assumed)}
     assert row(world, armed).state == "armed" and row(world, working).state == "scheduled"
 
 

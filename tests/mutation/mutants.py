@@ -10,6 +10,7 @@ import copy
 import io
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ _ENDS = frozenset(
     " LEFT JOIN ON".split()
 )
 _BEGIN = frozenset({"AND", "OR", "WHERE"})
+_NAMED = re.compile(r"^([A-Z_]+)(?:: .*)? = |^def (\w+)", re.MULTILINE)
 _UNSAID = re.compile(
     r"syntax error at|errors\.(SyntaxError|Undefined(Column|Table|Function)|Ambiguous|Grouping|DatatypeMismatch)"
     r"|column \S+ does not exist|IndeterminateDatatype|could not determine data type"
@@ -33,12 +35,18 @@ _ORDER = re.compile(r"\(SELECT count\(\*\) FROM \w+\) >= 0")
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change of one file; `what` is shown where nothing noticed it."""
+    """One change of one file; `what` is shown where nothing noticed it.
+
+    `statement`: the name of what it stands in, in a module of SQL; `nth`: of those there that look
+    the same.
+    """
 
     path: str
     line: int
     what: str
     source: str
+    statement: str = ""
+    nth: int = 1
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.what}"
@@ -51,6 +59,7 @@ def unsaid(said: str) -> bool:
 
 def of_sql(path: str, source: str) -> Iterator[Mutant]:
     """Each condition of each statement in the strings of a module, taken out alone."""
+    alike: Counter[tuple[str, str]] = Counter()
     lines = [0]
     for line in source.splitlines(keepends=True):
         lines.append(lines[-1] + len(line))
@@ -67,11 +76,16 @@ def of_sql(path: str, source: str) -> Iterator[Mutant]:
             if _ORDER.search(said):
                 continue
             begin = at + start
+            named = [("", ""), *_NAMED.findall(source, 0, begin)]
+            what, statement = " ".join(said.split()), "".join(named[-1])
+            alike[statement, what] += 1
             yield Mutant(
                 path,
                 source.count("\n", 0, begin) + 1,
-                " ".join(said.split()),
+                what,
                 source[:begin] + instead + source[at + end :],
+                statement,
+                alike[statement, what],
             )
 
 
