@@ -198,3 +198,13 @@ def test_a_body_that_is_not_the_copys_is_not_offered_for_it(world: World) -> Non
     world.resolve()
     (again,) = look(world, "transactional")
     assert again.body is None and row(world, held).maybe_delivered
+
+
+def test_a_mail_under_suspicion_is_not_crowded_out_by_those_above_it(world: World) -> None:
+    world.run("UPDATE message SET crashes = 3 WHERE state = 'scheduled' AND stream = 'marketing'")
+    world.run("""
+INSERT INTO message (effect_key, rfc_message_id, stream, subscriber_id, template, run_at)
+SELECT sha256(CAST(i AS text)::bytea), CAST(i AS text), 'marketing',
+    (SELECT min(id) FROM subscriber), 'test/mail', clock_timestamp() - interval '1 h'
+FROM generate_series(1, 12) i""")
+    assert [each.crashes for each in look(world, n=20)].count(3) == 1

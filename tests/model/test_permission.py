@@ -248,3 +248,25 @@ def test_what_was_accepted_after_all_is_not_armed_by_a_worker_that_did_not_look(
     assert taken.content_sha256 is not None
     ready = Ready(taken.id, taken.epoch, taken.subscriber_id, taken.address, taken.content_sha256)
     assert not world._cycle(world.workers[1], [], [ready]).armed
+
+
+def test_a_second_copy_that_is_refused_was_not_accepted_for_that(world: World) -> None:
+    worker, old = one(world)
+    in_doubt_by_the_reaper(world, worker, old, 0)
+    world.time_passes(1000)
+    world.resolve()
+    (new,) = world.claim(world.workers[1], "transactional", 1)
+    world.time_passes(95)
+    assert not world.arm(world.workers[1], new)
+    after = row(world, new)
+    assert (after.state, after.reason) == ("scheduled", "not_armed")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_refusals_of_one_mail_that_of_its_epoch_counts(world: World, first: int) -> None:
+    _, held = one(world)
+    id_, epoch = held.effect
+    words = [(id_, epoch - 1, held.row.address, True), (id_, epoch, held.row.address, False)]
+    with world.inside.transaction() as connection:
+        told = release.refuse(connection, [words[first], words[1 - first]], SETTINGS)
+    assert told == [(id_, "scheduled", "not_armed")]

@@ -116,7 +116,8 @@ class Walk:
         match held.stage:
             case "claimed":
                 yield "arm", partial(world.arm, worker, held)
-                yield "back", partial(world.give_back, worker, held)
+                if ALL:
+                    yield "back", partial(world.give_back, worker, held)
             case "permitted":
                 for accepted, code in REPLIES:
                     yield (

@@ -42,7 +42,10 @@ REASONS: dict[tuple[str, str], dict[str, str]] = {
     ("tasks/moves/release.py", "GIVE_BACK"): {"{HELD} AND": FENCED},
     ("tasks/moves/release.py", "FAIL"): {"AND {HELD}": FENCED},
     ("tasks/moves/release.py", "REFUSE"): {"AND {HELD}": FENCED},
-    ("tasks/moves/claim.py", "CLAIM"): {"WHERE h.watch_at IS NOT NULL": INDEXED},
+    ("tasks/moves/claim.py", "CLAIM"): {
+        "WHERE h.watch_at IS NOT NULL": INDEXED,
+        "WHERE c.message_id = m.id": "the hash is of the bytes, in which the Message-ID stands",
+    },
     ("tasks/moves/reap.py", "HELD_BY_OWNER"): {"WHERE m.watch_at IS NOT NULL": INDEXED},
 }
 

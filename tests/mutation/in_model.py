@@ -145,10 +145,14 @@ def _fault(session: Connection) -> BaseException | None:
             world = World(session)
             test_late_words.begin(world)
             saved = world.save()
-            for case in _cases():
+            for case in CASES:
                 step = session.begin_nested()
                 try:
                     case(world=world)
+                except BaseException:
+                    # What noticed this one may notice the next.
+                    CASES.insert(0, CASES.pop(CASES.index(case)))
+                    raise
                 finally:
                     step.rollback()
                     world.restore(saved)
@@ -187,6 +191,8 @@ def _cases() -> Iterator[Callable[..., None]]:
             ]
         yield from (partial(test, **case) for case in cases)
 
+
+CASES = list(_cases())
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
