@@ -208,3 +208,17 @@ SELECT sha256(CAST(i AS text)::bytea), CAST(i AS text), 'marketing',
     (SELECT min(id) FROM subscriber), 'test/mail', clock_timestamp() - interval '1 h'
 FROM generate_series(1, 12) i""")
     assert [each.crashes for each in look(world, n=20)].count(3) == 1
+
+
+def test_the_next_look_begins_behind_what_was_taken(world: World) -> None:
+    world.run("UPDATE message SET stream = 'marketing' WHERE state = 'scheduled'")
+    world.run("""
+UPDATE message SET run_at = run_at - interval '1 h'
+WHERE id = (SELECT min(id) FROM message WHERE state = 'scheduled')""")
+    due = world.connection.execute(
+        text("SELECT run_at FROM message WHERE state = 'scheduled' ORDER BY run_at")
+    ).scalars()
+    first, *_, last = due
+    with world.inside.transaction() as connection:
+        told = claim(connection, stream="marketing", n=10, owner="a process", lease=120)
+    assert first < last and told.cursor == last

@@ -44,6 +44,7 @@ REASONS: dict[tuple[str, str], dict[str, str]] = {
     ("tasks/moves/release.py", "REFUSE"): {"AND {HELD}": FENCED},
     ("tasks/moves/claim.py", "CLAIM"): {
         "WHERE h.watch_at IS NOT NULL": INDEXED,
+        "m.maybe_delivered AND": "where no copy can be out no try was accepted; it spares the look",
         "WHERE c.message_id = m.id": "the hash is of the bytes, in which the Message-ID stands",
     },
     ("tasks/moves/reap.py", "HELD_BY_OWNER"): {"WHERE m.watch_at IS NOT NULL": INDEXED},
