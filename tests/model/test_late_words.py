@@ -446,3 +446,30 @@ def test_what_was_put_off_before_its_first_doubt_is_sent_again(world: World) -> 
     world.time_passes(1000)
     world.resolve()
     assert row(world, held).state == "scheduled"
+
+
+def test_a_row_is_held_back_as_its_own_epoch_says(world: World) -> None:
+    found = {r.stream: r for r in world.rows().values() if r.state == "scheduled"}
+    one_, other = found["marketing"], found["transactional"]
+    assert one_.epoch == other.epoch
+    told = [(one_.id, one_.epoch + 1), (other.id, other.epoch)]
+    with world.inside.transaction() as connection:
+        assert doubt.hold_back(connection, told, "quarantine") == 1
+    assert world.rows()[one_.id].state == "scheduled"
+
+
+@pytest.mark.parametrize("code", [250, 554])
+def test_what_is_known_better_later_ends_no_wait_of_its_sequence(world: World, code: int) -> None:
+    worker, held = one(world, "marketing")
+    in_doubt_by_the_reaper(world, worker, held, code)
+    world.time_passes(1000)
+    world.resolve()
+    world.run(
+        "UPDATE enrollment SET due_at = clock_timestamp() + interval '1 day' WHERE id = :id",
+        id=held.row.enrollment_id,
+    )
+    world.record(worker, held)
+    waits = text(
+        "SELECT due_at > clock_timestamp() + interval '1 h' FROM enrollment WHERE id = :id"
+    )
+    assert world.connection.execute(waits, {"id": held.row.enrollment_id}).scalar_one()

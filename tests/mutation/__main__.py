@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -32,9 +33,9 @@ from tests.mutation.mutants import Mutant, of_python, of_sql, unsaid
 from workers.embedded.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
-OURS = ("models", "schedules", "tasks", "tests", "workers")
+OURS = ("models", "schedules", "tasks", "templates", "tests", "workers")
 LIBRARIES = (
-    "alembic.command", "celery", "hypothesis.stateful", "jinja2.sandbox", "psycopg", "psycopg.types.json",
+    "alembic.command", "celery", "jinja2.sandbox", "psycopg", "psycopg.types.json",
     "pydantic_settings", "redis", "sqlalchemy.dialects.postgresql.psycopg", "typer.testing",
 )  # fmt: skip
 FATES = ("noticed", "survived", "equivalent", "no SQL")
@@ -123,6 +124,9 @@ def main() -> int:
                 began, told = time.monotonic(), dict.fromkeys(FATES, 0)
                 runs = TARGETS[name].runs
                 runs = runs[:1] if asked.quick else runs[1:] if asked.slow else runs
+                for run in runs:
+                    if said := _failed(tree, run, environment):
+                        sys.exit(f"{run} fails without a mutant:\n{said}")
                 for mutant in _mutants(TARGETS[name]):
                     if asked.match not in str(mutant) or (only and str(mutant) not in only):
                         continue
@@ -219,8 +223,11 @@ def _failed(tree: Path, run: tuple[str, ...], environment: dict[str, str]) -> st
                     if name.partition(".")[0] in OURS:
                         del sys.modules[name]
                 status = pytest.main(["-qx", "-p", "no:cacheprovider", "--timeout=100", *paths])
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
+                sys.stderr.flush()
                 os._exit(status)
         _, ended = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(ended) == 0:
