@@ -98,3 +98,31 @@ def test_a_move_that_waits_for_its_row_judges_what_it_then_finds(
         eventually(waits)
     mover.join(10)
     assert seeds.states(database) == {ends: 1}
+
+
+def test_a_move_waits_for_no_enrollment_but_its_own(database: Database) -> None:
+    id_ = claimed(database)
+    seeds.enroll(database, "one-mail", seeds.subscribers(database, 1, domain="other.test"))
+    others = text(
+        "SELECT e.id FROM enrollment e WHERE NOT EXISTS"
+        " (SELECT 1 FROM message m WHERE m.enrollment_id = e.id) FOR UPDATE"
+    )
+    with database.transaction() as holding, database.transaction() as connection:
+        assert len(holding.execute(others).all()) == 1
+        connection.execute(text("SET LOCAL lock_timeout = '2s'"))
+        MOVES["give_back"](connection, id_)
+    assert seeds.states(database) == {"scheduled": 1}
+
+
+def test_what_upkeep_may_not_lock_in_order_it_leaves_for_the_next_time(database: Database) -> None:
+    id_ = claimed(database)
+    expired = text(
+        "UPDATE message SET watch_at = clock_timestamp() - interval '1 h' WHERE id = :id"
+    )
+    with database.transaction() as connection:
+        connection.execute(expired, {"id": id_})
+    with database.transaction() as holding, database.transaction() as connection:
+        holding.execute(text("SELECT id FROM enrollment FOR UPDATE"))
+        assert reap.reap_working(connection, SETTINGS) == 0
+    with database.transaction() as connection:
+        assert reap.reap_working(connection, SETTINGS) == 1

@@ -473,3 +473,19 @@ def test_what_is_known_better_later_ends_no_wait_of_its_sequence(world: World, c
         "SELECT due_at > clock_timestamp() + interval '1 h' FROM enrollment WHERE id = :id"
     )
     assert world.connection.execute(waits, {"id": held.row.enrollment_id}).scalar_one()
+
+
+def test_a_stop_takes_nobody_elses_mail_out_of_the_queue(world: World) -> None:
+    """Nor a mail outside any sequence, whose row no enrollment guards."""
+    _, held = one(world)
+    world.run(
+        """
+INSERT INTO message (effect_key, rfc_message_id, stream, subscriber_id, template, run_at)
+SELECT sha256('alone'), 'alone', 'transactional', min(id), 'test/mail', clock_timestamp()
+FROM subscriber WHERE id <> :id""",
+        id=held.row.subscriber_id,
+    )
+    world.stop(held.row.subscriber_id)
+    alone = [each.state for each in world.rows().values() if each.enrollment_id is None]
+    assert alone.count("scheduled") == 1
+    assert row(world, held).state == "suppressed"

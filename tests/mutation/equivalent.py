@@ -39,6 +39,12 @@ REASONS: dict[tuple[str, str], dict[str, str]] = {
         "AND m.state = 'working'": SHORTER,
         "1: AND m.owner = :owner": SHORTER,
     },
+    ("tasks/send/reply.py", ""): {
+        "end > start: GtE": "an empty line is no reply, wherever it is cut",
+    },
+    ("tasks/moves/statement.py", "AFTERMATH"): {
+        "AND was IS DISTINCT FROM now": "no move leaves a row in the terminal state that it is in",
+    },
     ("tasks/moves/release.py", "GIVE_BACK"): {"{HELD} AND": FENCED},
     ("tasks/moves/release.py", "FAIL"): {"AND {HELD}": FENCED},
     ("tasks/moves/release.py", "REFUSE"): {"AND {HELD}": FENCED},
