@@ -73,6 +73,8 @@ def _server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def _template(postgres_url: str) -> str:
+    if ready := os.environ.get("DRIPFLEET_TEST_TEMPLATE"):
+        return ready
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(TEMPLATE)))
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from models.session import Database
+from tasks.send.render import Bundle
 from tests.live import seeds
 from tests.model.inside import Direct, equip
 from tests.model.world import ROWS
@@ -44,6 +45,7 @@ def standing(postgres_url: str, _template: str) -> Iterator[Database]:
             server.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {name} SET {setting}")
         database = Database(postgres_url.rpartition("/")[0] + "/" + name)
         people = seeds.subscribers(database, 5)
+        seeds.template(database, Bundle("test/other", {"subject.txt": "Other", "body.txt": "No."}))
         seeds.enroll(database, seeds.sequence(database, TWO), people)
         one = seeds.ONE_MAIL.format(class_="transactional", template="test/mail")
         seeds.enroll(database, seeds.sequence(database, one), people[1:])

@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
-from tests.model.world import Held, Worker, World
+from tasks.moves import doubt, reap, release
+from tests.model.world import SETTINGS, Held, Worker, World
 
 # A mail a stream, so that whoever claims takes that one.
 LONELY = """
-DELETE FROM message WHERE id NOT IN (
-    SELECT min(id) FROM message WHERE enrollment_id IS NOT NULL GROUP BY stream)"""
+DELETE FROM message WHERE state = 'scheduled' AND id NOT IN (
+    SELECT min(id) FROM message WHERE enrollment_id IS NOT NULL AND state = 'scheduled'
+    GROUP BY stream)"""
 OVER = """
 UPDATE enrollment e SET active = false, ended_at = clock_timestamp(), end_reason = 'test', due_at = NULL
 WHERE NOT EXISTS (SELECT 1 FROM message m WHERE m.enrollment_id = e.id)"""
+
+
+def begin(world: World) -> None:
+    """One mail a stream, and beside them one that was accepted and one that was assumed sent.
+
+    What became of those two proves nothing of any other.
+    """
+    world.plan()
+    worker = world.workers[0]
+    accepted, assumed = world.claim(worker, "marketing", 2)
+    for held in (accepted, assumed):
+        assert world.arm(worker, held)
+    world.dot(worker, accepted, accepted=True, code=250)
+    world.record(worker, accepted)
+    world.dot(worker, assumed, accepted=True)
+    world.silence(worker, assumed)
+    world.time_passes(1000)
+    world.resolve()
+    world.run(LONELY)
+    world.run(OVER)
 
 
 @pytest.fixture
 def world(session: Connection) -> Iterator[World]:
     undo = session.begin()
     world = World(session)
-    world.plan()
-    world.run(LONELY)
-    world.run(OVER)
+    begin(world)
     yield world
     undo.rollback()
 
@@ -220,3 +241,251 @@ def test_a_reply_that_finds_its_row_dropped_by_an_operator_is_written_and_moves_
     world.record(worker, held)
     after = row(world, held)
     assert after.state == "failed" and after.tries == ["1:deferred:"]
+
+
+def test_a_reply_to_an_epoch_that_the_database_does_not_know_moves_nothing(world: World) -> None:
+    """A journal that outlived its database: the row that stands is an older one."""
+    worker, held = one(world)
+    assert world.arm(worker, held)
+    later = replace(held, row=replace(held.row, epoch=held.row.epoch + 1), code=250)
+    world.give_back(worker, held)
+    world._cycle(worker, [world._answered(later)], [])
+    assert world.rows()[held.row.id].state == "scheduled"
+
+
+POLICY = "UPDATE stream SET doubt_policy = :policy WHERE key = :stream"
+
+
+def test_a_doubt_is_held_for_its_time(world: World) -> None:
+    worker, held = one(world, "marketing")
+    world.arm(worker, held)
+    world.dot(worker, held, accepted=True)
+    world.silence(worker, held)
+    for seconds in (0, 800):
+        world.time_passes(seconds)
+        world.resolve()
+        assert row(world, held).state == "in_doubt"
+    world.time_passes(200)
+    world.resolve()
+    assert row(world, held).state == "sent_assumed"
+
+
+def test_a_doubt_waits_for_an_operator_also_where_the_stream_began_to_hold_after_it(
+    world: World,
+) -> None:
+    worker, held = one(world, "marketing")
+    world.arm(worker, held)
+    world.dot(worker, held, accepted=True)
+    world.silence(worker, held)
+    world.run(POLICY, policy="hold", stream="marketing")
+    world.time_passes(25 * 3600)
+    world.resolve()
+    assert row(world, held).state == "in_doubt"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_proven_needs_no_operator(world: World, when: str) -> None:
+    _, old, second, new = second_in_the_air(world)
+    world.evidence(world.rows()[old.row.id], "provider")
+    if when == "before":
+        world.run(POLICY, policy="hold", stream="transactional")
+    world.dot(second, new, accepted=False)
+    world.silence(second, new)
+    if when == "after":
+        world.run(POLICY, policy="hold", stream="transactional")
+    world.resolve()
+    assert row(world, old).state == "sent"
+
+
+@pytest.mark.parametrize(("stage", "seconds"), [("working", 150), ("armed", 700)])
+def test_a_lease_that_is_over_has_its_grace(world: World, stage: str, seconds: int) -> None:
+    worker, held = one(world)
+    if stage == "armed":
+        world.arm(worker, held)
+    world.time_passes(seconds)
+    world.reap()
+    assert row(world, held).state == stage
+    world.time_passes(60)
+    world.reap()
+    assert row(world, held).state == {"working": "scheduled", "armed": "in_doubt"}[stage]
+
+
+def test_the_end_of_one_owner_is_not_the_end_of_another(world: World) -> None:
+    """What is another's stays; of the dead one's, what is armed is left to its journal."""
+    dead, armed = one(world)
+    world.arm(dead, armed)
+    (working,) = world.claim(dead, "marketing", 1)
+    other = world.workers[1]
+    (assumed,) = (each.id for each in world.rows().values() if each.state == "sent_assumed")
+    with world.inside.transaction() as connection:
+        assert reap.release_owner(connection, str(other.owner), SETTINGS) == 0
+        assert reap.held_by(connection, str(other.owner)) == []
+    with world.inside.transaction() as connection:
+        told = reap.held_by(connection, str(dead.owner))
+        assert reap.release_owner(connection, str(dead.owner), SETTINGS) == 1
+    assert {(each[2], each[0]) for each in told} == {("armed", armed.row.id), ("in_doubt", assumed)}
+    assert row(world, armed).state == "armed" and row(world, working).state == "scheduled"
+
+
+def test_a_word_of_doubt_on_an_epoch_that_is_over_doubts_nothing(world: World) -> None:
+    zombie, old = one(world)
+    assert world.arm(zombie, old)
+    world.give_back(zombie, old)
+    worker = world.workers[1]
+    (new,) = world.claim(worker, "transactional", 1)
+    zombie.held[old.effect] = old
+    world.silence(zombie, old)
+    assert row(world, new).state == "working"
+    assert world.arm(worker, new)
+    zombie.held[old.effect] = old
+    world.silence(zombie, old)
+    assert row(world, new).state == "armed" and not row(world, new).maybe_delivered
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_only_what_waits_is_held_back_and_only_as_it_stands(world: World, epoch: int) -> None:
+    found = next(r for r in world.rows().values() if r.stream == "transactional")
+    with world.inside.transaction() as connection:
+        held = doubt.hold_back(connection, [(found.id, found.epoch + epoch)], "quarantine")
+    assert held == (1 - epoch)
+
+
+def test_what_is_being_sent_is_not_held_back(world: World) -> None:
+    _, held = one(world)
+    with world.inside.transaction() as connection:
+        assert doubt.hold_back(connection, [held.effect], "quarantine") == 0
+
+
+@pytest.mark.parametrize("assumed", [False, True])
+def test_a_dead_render_child_condemns_only_what_it_held(world: World, assumed: bool) -> None:
+    """Once a mail is armed no render is to blame, however many crashes it has seen."""
+    worker, held = one(world)
+    world.run("UPDATE message SET crashes = 7 WHERE id = :id", id=held.row.id)
+    if assumed:
+        assert world.arm(worker, held)
+        world.run("UPDATE message SET crashes = 7 WHERE id = :id", id=held.row.id)
+    world.give_back(worker, held, crashed=True)
+    after = row(world, held)
+    expected = ("scheduled", "closed") if assumed else ("failed", "poison")
+    assert (after.state, after.reason) == expected
+
+
+def test_who_gives_back_a_suspect_in_good_order_condemns_nothing(world: World) -> None:
+    worker, held = one(world)
+    world.run("UPDATE message SET crashes = 7 WHERE id = :id", id=held.row.id)
+    world.give_back(worker, held)
+    after = row(world, held)
+    assert (after.state, after.reason) == ("scheduled", "closed")
+
+
+def test_the_first_dead_child_condemns_nothing(world: World) -> None:
+    worker, held = one(world)
+    world.give_back(worker, held, crashed=True)
+    after = row(world, held)
+    assert (after.state, after.reason, after.crashes) == ("scheduled", "closed", 1)
+
+
+def test_a_give_back_before_the_permission_is_no_try(world: World) -> None:
+    worker, held = one(world)
+    world.give_back(worker, held)
+    assert row(world, held).tries == []
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_a_dead_address_is_suppressed_as_long_as_it_is_that_subscribers(
+    world: World, now: bool
+) -> None:
+    _, held = one(world)
+    (another,) = (r.address for r in world.rows().values() if r.state == "sent_assumed")
+    address = held.row.address if now else another
+    with world.inside.transaction() as connection:
+        release.suppress_recipient(connection, held.row.id, address, "hard_bounce")
+    count = world.connection.execute(text("SELECT count(*) FROM suppression")).scalar_one()
+    assert count == int(now)
+    assert row(world, held).unwilling is now
+
+
+def test_a_5yz_before_the_dot_ends_what_is_being_worked_on_and_nothing_else(world: World) -> None:
+    worker, held = one(world)
+    assert world.arm(worker, held)
+    world.fail(worker, held)
+    assert row(world, held).state == "armed"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_words_on_one_mail_that_of_its_epoch_counts(world: World, first: int) -> None:
+    worker, held = one(world)
+    assert world.arm(worker, held)
+    id_, epoch = held.effect
+    words = [doubt.Doubted(id_, epoch - 1, "of old"), doubt.Doubted(id_, epoch, "closed")]
+    with world.inside.transaction() as connection:
+        told = [words[first], words[1 - first]]
+        assert doubt.doubt(connection, told, str(worker.owner), SETTINGS) == 1
+    assert row(world, held).reason == "closed"
+
+
+def test_a_second_doubt_is_not_sent_a_third_time(world: World) -> None:
+    _, old, second, new = second_in_the_air(world)
+    world.dot(second, new, accepted=False)
+    world.silence(second, new)
+    world.time_passes(1000)
+    world.resolve()
+    assert row(world, old).state == "sent_assumed"
+
+
+def test_what_was_put_off_before_its_first_doubt_is_sent_again(world: World) -> None:
+    worker, held = one(world)
+    assert world.arm(worker, held)
+    world.dot(worker, held, accepted=False, code=451)
+    world.record(worker, held)
+    world.time_passes(3600)
+    worker, held = one(world)
+    assert world.arm(worker, held)
+    world.dot(worker, held, accepted=False)
+    world.silence(worker, held)
+    world.time_passes(1000)
+    world.resolve()
+    assert row(world, held).state == "scheduled"
+
+
+def test_a_row_is_held_back_as_its_own_epoch_says(world: World) -> None:
+    found = {r.stream: r for r in world.rows().values() if r.state == "scheduled"}
+    one_, other = found["marketing"], found["transactional"]
+    assert one_.epoch == other.epoch
+    told = [(one_.id, one_.epoch + 1), (other.id, other.epoch)]
+    with world.inside.transaction() as connection:
+        assert doubt.hold_back(connection, told, "quarantine") == 1
+    assert world.rows()[one_.id].state == "scheduled"
+
+
+@pytest.mark.parametrize("code", [250, 554])
+def test_what_is_known_better_later_ends_no_wait_of_its_sequence(world: World, code: int) -> None:
+    worker, held = one(world, "marketing")
+    in_doubt_by_the_reaper(world, worker, held, code)
+    world.time_passes(1000)
+    world.resolve()
+    world.run(
+        "UPDATE enrollment SET due_at = clock_timestamp() + interval '1 day' WHERE id = :id",
+        id=held.row.enrollment_id,
+    )
+    world.record(worker, held)
+    waits = text(
+        "SELECT due_at > clock_timestamp() + interval '1 h' FROM enrollment WHERE id = :id"
+    )
+    assert world.connection.execute(waits, {"id": held.row.enrollment_id}).scalar_one()
+
+
+def test_a_stop_takes_nobody_elses_mail_out_of_the_queue(world: World) -> None:
+    """Nor a mail outside any sequence, whose row no enrollment guards."""
+    _, held = one(world)
+    world.run(
+        """
+INSERT INTO message (effect_key, rfc_message_id, stream, subscriber_id, template, run_at)
+SELECT sha256('alone'), 'alone', 'transactional', min(id), 'test/mail', clock_timestamp()
+FROM subscriber WHERE id <> :id""",
+        id=held.row.subscriber_id,
+    )
+    world.stop(held.row.subscriber_id)
+    alone = [each.state for each in world.rows().values() if each.enrollment_id is None]
+    assert alone.count("scheduled") == 1
+    assert row(world, held).state == "suppressed"

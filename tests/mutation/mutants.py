@@ -10,6 +10,7 @@ import copy
 import io
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,11 @@ _ENDS = frozenset(
     " LEFT JOIN ON".split()
 )
 _BEGIN = frozenset({"AND", "OR", "WHERE"})
+_NAMED = re.compile(r"^([A-Z_]+)(?:: .*)? = |^def (\w+)", re.MULTILINE)
+_UNSAID = re.compile(
+    r"syntax error at|errors\.(SyntaxError|Undefined(Column|Table|Function)|Ambiguous|Grouping|DatatypeMismatch)"
+    r"|column \S+ does not exist|IndeterminateDatatype|could not determine data type"
+)
 # They only order what Postgres does, locks before rows: whoever goes without waits wrongly, and that
 # is seen by two sessions, not by one.
 _ORDER = re.compile(r"\(SELECT count\(\*\) FROM \w+\) >= 0")
@@ -29,19 +35,31 @@ _ORDER = re.compile(r"\(SELECT count\(\*\) FROM \w+\) >= 0")
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change of one file; `what` is shown where nothing noticed it."""
+    """One change of one file; `what` is shown where nothing noticed it.
+
+    `statement`: the name of what it stands in, in a module of SQL; `nth`: of those there that look
+    the same.
+    """
 
     path: str
     line: int
     what: str
     source: str
+    statement: str = ""
+    nth: int = 1
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.what}"
 
 
+def unsaid(said: str) -> bool:
+    """Whether a failure says that the changed statement was none: nothing is shown by that."""
+    return bool(_UNSAID.search(said))
+
+
 def of_sql(path: str, source: str) -> Iterator[Mutant]:
     """Each condition of each statement in the strings of a module, taken out alone."""
+    alike: Counter[tuple[str, str]] = Counter()
     lines = [0]
     for line in source.splitlines(keepends=True):
         lines.append(lines[-1] + len(line))
@@ -50,18 +68,24 @@ def of_sql(path: str, source: str) -> Iterator[Mutant]:
             continue
         if token.line.lstrip().startswith(('"""', "'''")) and token.start[1] <= 4:
             continue  # a docstring
-        at = lines[token.start[0] - 1] + token.start[1]
-        quotes = 3 if token.string.lstrip("rfRF")[:3] == '"""' else 1
-        text = token.string[: len(token.string) - quotes]
+        prefix = len(token.string) - len(token.string.lstrip("rfRF"))
+        quotes = 3 if token.string[prefix:].startswith(('"""', "'''")) else 1
+        at = lines[token.start[0] - 1] + token.start[1] + prefix + quotes
+        text = token.string[prefix + quotes : len(token.string) - quotes]
         for start, end, said, instead in _conditions(text):
             if _ORDER.search(said):
                 continue
             begin = at + start
+            named = [("", ""), *_NAMED.findall(source, 0, begin)]
+            what, statement = " ".join(said.split()), "".join(named[-1])
+            alike[statement, what] += 1
             yield Mutant(
                 path,
                 source.count("\n", 0, begin) + 1,
-                " ".join(said.split()),
+                what,
                 source[:begin] + instead + source[at + end :],
+                statement,
+                alike[statement, what],
             )
 
 
@@ -107,7 +131,8 @@ def _end(words: list[re.Match[str]], n: int) -> int:
         elif word == "END" and depth == 0 and cases:
             cases -= 1
         elif depth == 0 and not cases and (word in _ENDS or word == ","):
-            return n
+            if (word, words[n - 1][0]) != ("FROM", "DISTINCT"):
+                return n
         n += 1
     return n
 
