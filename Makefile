@@ -11,7 +11,7 @@ demo: $(VENV)/.installed  ## The main job on embedded servers (ARGS="--customers
 	@$(BIN)/dripfleet demo $(ARGS)
 
 test: $(VENV)/.installed  ## The tests, on servers of their own, a process a core up to four.
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed  ## What must be true of the code before it is run.
 	$(BIN)/ruff format --check .

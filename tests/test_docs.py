@@ -73,6 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
         yield folder, environment
 
 
+@pytest.mark.timeout(600)
 def test_every_command_of_the_readme_runs(place: tuple[Path, dict[str, str]]) -> None:
     folder, environment = place
     commands = [line for line in console() if not line.startswith("make ")]
@@ -80,7 +81,7 @@ def test_every_command_of_the_readme_runs(place: tuple[Path, dict[str, str]]) ->
     for line in commands:
         done = subprocess.run(
             ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True,
-            timeout=60, check=False,
+            timeout=120, check=False,
         )  # fmt: skip
         # No fleet runs here: doctor may say so, and that is an answer.
         allowed = (0, 3) if line == "dripfleet doctor" else (0,)

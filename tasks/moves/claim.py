@@ -43,7 +43,7 @@ class Claim:
 # volatile and no index condition, and an empty look would walk every future row. The more crashes a
 # row has seen the fewer of its kind are taken at once, so that the guilty one ends up alone while
 # kills of a worker with a full window cost seconds, not minutes: fifty after two crashes, ten after
-# more, which a process holds until all are through. The last three tries before `poison` it makes
+# three, then two, which a process holds until they are through. The last three tries before `poison` it makes
 # quite alone, taken by a process that holds nothing and takes nothing else meanwhile: what then takes
 # the process down is that row, and no crash condemns a row that was merely near. What was passed over
 # keeps the cursor from moving on. `unfit`: stopped, suppressed, expired, or accepted after all;
@@ -61,6 +61,8 @@ WITH due AS MATERIALIZED (
 mine AS MATERIALIZED (
     SELECT count(*) AS n, coalesce(max(h.crashes), 0) AS worst FROM message h
     WHERE h.watch_at IS NOT NULL AND h.owner = :owner),
+worst AS MATERIALIZED (
+    SELECT max(crashes) AS crashes FROM due WHERE crashes > 2 AND crashes < :alone),
 alone AS MATERIALIZED (
     SELECT id FROM due WHERE crashes >= :alone AND (SELECT n FROM mine) = 0
     ORDER BY run_at LIMIT 1),
@@ -73,8 +75,9 @@ pick AS MATERIALIZED (
         (SELECT id FROM due WHERE crashes = 2 ORDER BY run_at LIMIT 50)
         UNION ALL
         (SELECT id FROM due
-         WHERE crashes > 2 AND crashes < :alone AND (SELECT worst FROM mine) <= 2
-         ORDER BY run_at LIMIT 10)) p
+         WHERE crashes = (SELECT w.crashes FROM worst w) AND (SELECT worst FROM mine) <= 2
+         ORDER BY run_at
+         LIMIT (SELECT CASE WHEN w.crashes = 3 THEN 10 ELSE 2 END FROM worst w))) p
     WHERE NOT EXISTS (SELECT 1 FROM alone) AND (SELECT worst FROM mine) < :alone)
 UPDATE message m SET
     state = 'working', epoch = m.epoch + 1, takes = m.takes + 1, owner = :owner,

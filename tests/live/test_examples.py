@@ -36,6 +36,9 @@ from workers.embedded.launch import free_port
 from workers.embedded.sink import in_thread
 from workers.embedded.stack import Stack
 
+# Some eighty processes that each import what their command needs.
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 PEOPLE = "email,external_id,first_name,topic:product-news,orders:int\n" + "".join(
     f"{who}@example.com,{id_},Zoë,yes,3\n"

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from models.session import Database
+from tasks import names
 from tasks.audience.address import address_hmac
 from tasks.errors import Permanent
 from tasks.moves import pause as pauses
@@ -234,9 +235,7 @@ def test_a_held_message_is_no_trouble_to_any_command(fleet: Fleet, command: Comm
     assert json.loads(command("message", "show", "1").stdout)["message"]["run_at"] is None
     status = json.loads(command("status").stdout)
     assert (status["due"], status["later"]) == (0, 1)
-    assert status["queues"] == dict.fromkeys(
-        ("sequence", "send", "personalize", "churn", "quantum", "upkeep"), 0
-    )
+    assert status["queues"] == dict.fromkeys((*names.POOLS, *names.QUEUE_OF.values()), 0)
 
 
 def test_status_says_so_when_redis_is_not_there(

@@ -109,7 +109,7 @@ def test_who_may_be_guilty_is_taken_by_a_process_that_holds_nothing_and_takes_no
     assert [row.id for row in Process(fleet.database, 3).take()] == [rest[-1]]
 
 
-def test_two_crashes_keep_fifty_together_and_three_keep_one(fleet: Fleet) -> None:
+def test_two_crashes_keep_fifty_together_three_keep_ten_and_four_two(fleet: Fleet) -> None:
     fleet.enrolled(60)
     ids = [row.id for row in messages(fleet)]
     crashes(fleet, 2, *ids)
@@ -118,10 +118,13 @@ def test_two_crashes_keep_fifty_together_and_three_keep_one(fleet: Fleet) -> Non
     process.dies()
     crashes(fleet, 3, *ids)
     other = Process(fleet.database, 2)
-    assert [len(other.take()), len(other.take())] == [1, 0]
-    crashes(fleet, 0, *ids[1:])
-    # Beside a suspect others are taken.
-    assert len(other.take(20)) == 20
+    assert [len(other.take()), len(other.take())] == [10, 0]
+    other.dies()
+    third = Process(fleet.database, 3)
+    assert [len(third.take()), len(third.take())] == [2, 0]
+    crashes(fleet, 0, *ids[10:])
+    # Beside suspects others are taken.
+    assert len(third.take(20)) == 20
 
 
 def test_what_a_dead_relay_gives_back_is_no_crash(queue: tuple[Fleet, list[int]]) -> None:

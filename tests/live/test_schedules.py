@@ -427,7 +427,6 @@ def test_a_task_is_started_by_name_and_again_if_the_broker_was_away(
     ("target", "why"),
     [
         ("{sequence: two-mail, audience: all}", "no sequence 'two-mail' is published; did you mean 'two-mails'?"),
-        ("{task: quantum.segment}", "comes later"),
         ("{task: upkeep.reap}", "no task that a schedule may start"),
     ],
 )  # fmt: skip
