@@ -81,7 +81,12 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @pytest.fixture
 def environment(database_url: str, valkey_url: str, tmp_path: Path) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
+    # A test run over several processes says how wide it is; this terminal says so itself.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("DRIPFLEET_") and name not in ("COLUMNS", "LINES")
+    }
     return {
         **inherited,
         "TERM": "xterm-256color",

@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tasks.errors import DripfleetError, Permanent
+from tasks.errors import Permanent
 from tasks.moves.settings import DeliverySettings
 from tasks.upkeep import verify as audit
 from workers.chaos import raised
@@ -229,7 +229,7 @@ class _Players:
             for _ in range(TRIES):
                 try:
                     fired = each.play(self._world, rng)
-                except (DBAPIError, DripfleetError, OSError) as error:
+                except Exception as error:
                     # Another fault took away what this one needed.
                     self._say(f"  {each.name}: {type(error).__name__}; once more")
                 if fired:

@@ -78,7 +78,7 @@ def list_(
     epilog="Examples:\n\n"
     'dripfleet doubt resolve 4711 --as sent --reason "250 in the log of mx1, 14:02"\n\n'
     'dripfleet doubt resolve 4711 4712 --as resend --reason "not in the log" --dry-run\n\n'
-    'dripfleet doubt resolve --stream marketing --as drop --reason "mx1 lost its disk"',
+    'dripfleet doubt resolve --stream marketing --as drop --reason "mx1 lost its disk" --dry-run',
 )
 def resolve(
     ids: list[int] | None = typer.Argument(
