@@ -168,13 +168,16 @@ def test_a_killed_worker_is_started_again_and_answers(
 def test_a_killed_broker_comes_back_and_every_pool_hears_again(
     fleet: Fleet, stack: Stack, database: Database
 ) -> None:
-    before = fleet.pids()
     url, service = stack.redis_url, stack.home.valkey()
+    until(answered(database, names.POOLS, url), "all six canaries before it", fleet)
+    # Two were killed a moment ago: one that still boots when its broker goes ends, and comes back.
+    booting = ("personalize", "quantum")
+    before = {name: pid for name, pid in fleet.pids().items() if name not in booting}
     os.kill(service.pid, signal.SIGKILL)
     until(lambda: stack.home.running("valkey") is not None, "the broker", fleet)
     assert stack.redis_url == url, "where its clients look for it"
     until(answered(database, names.POOLS, url), "all six canaries", fleet)
-    assert fleet.pids() == before, "nobody had to be restarted"
+    assert before.items() <= fleet.pids().items(), "nobody had to be restarted"
 
 
 def test_a_stop_is_in_order_and_leaves_no_process(fleet: Fleet, said: list[str]) -> None:
