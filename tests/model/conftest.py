@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -37,9 +38,9 @@ FROM subscriber
 @pytest.fixture(scope="module")
 def standing(postgres_url: str, _template: str) -> Iterator[Database]:
     """What every example begins with, and is rolled back to."""
-    name = "test_model"
+    # One a module: two modules may run at once, each in a process of its own.
+    name = f"test_model_{uuid4().hex[:12]}"
     with psycopg.connect(postgres_url, autocommit=True) as server:
-        server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         server.execute(f"CREATE DATABASE {name} TEMPLATE {_template}")
         for setting in ("plan_cache_mode = force_generic_plan", "jit = off"):
             server.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {name} SET {setting}")
