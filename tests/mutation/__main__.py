@@ -76,6 +76,16 @@ TARGETS = {
     "evidence": Target(
         ("tasks/moves/evidence.py",), of_sql, (("tests/live/test_evidence.py",), STORM)
     ),
+    "stop": Target(
+        ("tasks/moves/stop.py",),
+        of_sql,
+        (("tests/live/test_stop.py",), ("tests/live/test_stop_races.py",), STORM),
+    ),
+    "quarantine": Target(
+        ("tasks/moves/plan.py", "tasks/moves/quarantine.py"),
+        of_sql,
+        (("tests/live/test_quarantine.py",), DELIVERY),
+    ),
     "verify": Target(
         ("tasks/upkeep/tries.py", "tasks/upkeep/standing.py", "tasks/upkeep/far_end.py"),
         of_sql,

@@ -35,7 +35,7 @@ from tests.mutation.equivalent import reason_of
 from tests.mutation.mutants import Mutant, of_sql, unsaid
 from workers.embedded.postgres import EmbeddedPostgres
 
-FILES = ("cycle", "claim", "release", "reap", "doubt", "statement", "stop", "plan")
+FILES = ("cycle", "claim", "release", "reap", "doubt", "statement")
 # Who writes their statements with the words of another module: they are run again with it.
 READERS = {
     "doubt": ("quarantine",),
