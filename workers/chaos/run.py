@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,13 +20,11 @@ from workers.chaos import raised
 from workers.chaos.catalogue import CATALOGUE, Fault
 from workers.chaos.load import BATCH, EVERY, Load
 from workers.chaos.of_smtp import rules
+from workers.chaos.players import Played, Players
 from workers.chaos.world import World, await_value
 from workers.cli.audit import SinkLedger
 from workers.embedded.ledger import read_ledger
 
-PLAYERS: Final = 3  # faults at a time
-TRIES: Final = 3  # a fault may find nothing to disturb because of another one
-PAUSE: Final = (0.2, 2.0)  # seconds between two faults of a player
 FLOWING: Final = 180.0  # seconds within which the first mails must have gone
 TOLD: Final = 10.0  # seconds between two lines while it settles
 
@@ -44,17 +41,6 @@ STILL_ACTIVE = text("""
 SELECT e.id, e.sequence_key, e.step_id, e.due_at FROM enrollment e
 WHERE e.active ORDER BY e.id LIMIT 20
 """)
-
-
-@dataclass(slots=True)
-class Played:
-    """A fault of the plan: how often it was begun, and how often it took effect."""
-
-    name: str
-    sentence: str
-    planned: int = 0
-    fired: int = 0
-    lacks: str | None = None
 
 
 @dataclass(slots=True)
@@ -163,7 +149,7 @@ def run(
         world.start()
         _flow(world, load)
         say("mail flows; faults begin")
-        players = _Players(world, faults, seconds, seed, say)
+        players = Players(world, faults, seconds, seed, say)
         players.start()
         while players.playing():
             _turn(world, load)
@@ -174,70 +160,6 @@ def run(
         world.stop()
         _judge(world, load, result, smtp=smtp)
     return result
-
-
-class _Players:
-    """Threads that play faults side by side, each the next one of the plan.
-
-    Until time is up, and until each fault has had its turn once.
-    """
-
-    def __init__(
-        self,
-        world: World,
-        faults: list[Fault],
-        seconds: float,
-        seed: int,
-        say: Callable[[str], None],
-    ) -> None:
-        self.played = [Played(f.name, f.sentence, lacks=f.lacks(world)) for f in faults]
-        self._world = world
-        self._say = say
-        self._until = time.monotonic() + seconds
-        self._lock = threading.Lock()
-        playable = [n for n, each in enumerate(self.played) if each.lacks is None]
-        self._faults = faults
-        self._turns = playable
-        self._turn = 0
-        self._threads = [
-            threading.Thread(target=self._play, args=(random.Random(seed + n),), daemon=True)
-            for n in range(PLAYERS)
-        ]
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def playing(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)
-
-    def _next(self) -> int | None:
-        with self._lock:
-            over = time.monotonic() >= self._until and self._turn >= len(self._turns)
-            if over or not self._turns:
-                return None
-            index = self._turns[self._turn % len(self._turns)]
-            self._turn += 1
-            self.played[index].planned += 1
-            return index
-
-    def _play(self, rng: random.Random) -> None:
-        while (index := self._next()) is not None:
-            each = self._faults[index]
-            began = time.monotonic()
-            fired = 0
-            for _ in range(TRIES):
-                try:
-                    fired = each.play(self._world, rng)
-                except Exception as error:
-                    # Another fault took away what this one needed.
-                    self._say(f"  {each.name}: {type(error).__name__}; once more")
-                if fired:
-                    break
-                time.sleep(1.0)
-            self.played[index].fired += fired
-            self._say(f"  {each.name}: {fired} in {time.monotonic() - began:.1f} s")
-            time.sleep(rng.uniform(*PAUSE))
 
 
 def _turn(world: World, load: Load | None) -> None:
