@@ -165,6 +165,54 @@ def test_what_comes_due_after_a_quarantine_began_is_sent(
     fleet.scan()
     assert fleet.send()["sent"] == 2
     fleet.service.loop.join(10)
+    with database.transaction() as connection:
+        held = connection.execute(
+            text("SELECT subscriber_id FROM decision WHERE kind = 'quarantined'")
+        ).scalars()
+        assert not set(held) & set(fresh), "the log says it of those only who are held"
+
+
+def test_once_it_is_lifted_the_time_before_it_means_nothing(
+    fleet: Fleet, database: Database
+) -> None:
+    fleet.enrolled(1)
+    quarantine.begin(database, now(database), "restored")
+    late = seeds.subscribers(database, 2, domain="late.example.com")
+    seeds.enroll(database, "one-mail", late)
+    with database.transaction() as connection:
+        connection.execute(
+            text(
+                "UPDATE enrollment SET due_at = clock_timestamp() - interval '1 minute'"
+                " WHERE subscriber_id = ANY(:late)"
+            ),
+            {"late": late},
+        )
+    quarantine.lift(database, DeliverySettings())
+    fleet.scan()
+    assert fleet.send()["sent"] == 2
+
+
+def test_what_is_known_to_have_arrived_is_not_sent_again_after_it_was_lifted_either(
+    restored: tuple[Fleet, dt.datetime], database: Database, sink: Sink, tmp_path: Path
+) -> None:
+    _, since = restored
+    quarantine.begin(database, since, "restored")
+    fleet = Fleet(database, sink, tmp_path)
+    known = [line.message_id for line in sink.lines()]
+    with database.transaction() as connection:
+        # Of the six that the dump does not know to be planned, the far end names all but one.
+        unplanned = sorted(
+            line.message_id for line in sink.lines() if line.rcpt.endswith("@due.example.com")
+        )
+        quarantine.add_evidence(connection, [each for each in known if each != unplanned[0]])
+    quarantine.settle_evident(database)
+    quarantine.lift(database, DeliverySettings())
+    fleet.scan()
+    fleet.send()
+    fleet.service.loop.join(10)
+    assert quarantine.settle_evident(database) == 5
+    assert copies(sink) == 1, "the one of which nobody had a word"
+    assert fleet.states() == {"sent": 15}
 
 
 def test_a_quarantine_takes_back_what_the_dump_caught_in_hand(

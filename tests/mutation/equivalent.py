@@ -10,6 +10,9 @@ TWICE = (
     " for locks, nothing can hold that moment open"
 )
 SHORTER = "asked again under the row's lock; here it keeps the look short"
+LOCKED = (
+    "asked twice: the first is asked again when the row's lock is had, so that either is enough"
+)
 INDEXED = "follows from the owner or the state; it names the index that serves"
 FENCED = "the join with SAME asks for the epoch as well; alone it only locks a row more"
 
@@ -52,6 +55,11 @@ REASONS: dict[tuple[str, str], dict[str, str]] = {
         "WHERE h.watch_at IS NOT NULL": INDEXED,
         "m.maybe_delivered AND": "where no copy can be out no try was accepted; it spares the look",
         "WHERE c.message_id = m.id": "the hash is of the bytes, in which the Message-ID stands",
+    },
+    ("tasks/moves/stop.py", "END_ENROLLMENTS"): {"AND e.active": LOCKED},
+    ("tasks/moves/stop.py", "SUPPRESS_QUEUED"): {"AND m.state IN": LOCKED},
+    ("tasks/moves/evidence.py", "FIND"): {
+        "r.id IS NULL AND": "who gives an id gives no Message-ID"
     },
     ("tasks/moves/reap.py", "HELD_BY_OWNER"): {"WHERE m.watch_at IS NOT NULL": INDEXED},
 }
