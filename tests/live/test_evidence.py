@@ -181,6 +181,41 @@ def test_of_two_doubted_tries_a_bounce_must_say_which_and_ends_nothing_alone(
     assert clean(fleet)
 
 
+def test_a_bounce_of_the_second_copy_ends_nothing_where_the_first_arrived(fleet_with: Make) -> None:
+    fleet, (first,) = in_doubt(fleet_with, 1, "transactional")
+    with fleet.database.transaction() as connection:
+        settle(connection, [first], "resend", DeliverySettings())
+        claim(connection, stream="transactional", n=9, owner="0/other", lease=60)
+    script(
+        fleet,
+        "UPDATE message SET state = 'armed', armed_at = clock_timestamp(), attempts = 2",
+    )
+    assert told(fleet, first, epoch=1) is None
+    with fleet.database.transaction() as connection:
+        doubt.doubt(connection, [doubt.Doubted(first, 2, "closed")], "0/other", DeliverySettings())
+    assert told(fleet, first, "bounced", "dsn", 2) is None
+    assert fleet.states() == {"in_doubt": 1}
+    with fleet.database.transaction() as connection:
+        assert doubt.resolve(connection) == {"sent": 1}
+    assert clean(fleet)
+
+
+def test_a_bounce_ends_it_where_the_other_try_was_only_deferred(held: Doubted) -> None:
+    fleet, (first, second, *_) = held
+    # An earlier try of the first that the far end put off; what others got is no matter.
+    script(fleet, "UPDATE attempt SET epoch = 9 WHERE message_id <> :first", first=first)
+    script(fleet, "UPDATE attempt SET outcome = 'accepted' WHERE message_id = :id", id=second)
+    script(
+        fleet,
+        "INSERT INTO attempt (message_id, epoch, owner, armed_at, content_sha256, outcome, stage, ended_at)"
+        " SELECT message_id, 0, owner, armed_at, content_sha256, 'deferred', 'dot', ended_at"
+        " FROM attempt WHERE message_id = :first",
+        first=first,
+    )
+    assert told(fleet, first, "bounced", "dsn", 1) is None
+    assert state(fleet, first) == ("failed", "bounced")
+
+
 def test_quarantined_mail_that_the_dump_knows_nothing_of_is_settled_by_the_far_end(
     fleet: Fleet,
 ) -> None:
