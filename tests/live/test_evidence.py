@@ -223,6 +223,13 @@ def test_quarantined_mail_that_the_dump_knows_nothing_of_is_settled_by_the_far_e
     queued = [row.id for row in _all(fleet, "SELECT id FROM message ORDER BY id")]
     with fleet.database.transaction() as connection:
         assert doubt.hold_back(connection, [(row, 0) for row in queued], "quarantine") == 2
+    script(
+        fleet,
+        "INSERT INTO attempt (message_id, epoch, owner, armed_at, content_sha256, outcome, stage, ended_at)"
+        " VALUES (:first, 1, '0/lost', now(), sha256(''), 'deferred', 'mail', now())",
+        first=queued[0],
+    )
+    assert told(fleet, queued[0], "bounced", "dsn", 1) == "answered", "that try is known"
     assert told(fleet, queued[0], source="sink") is None
     assert told(fleet, queued[1], "bounced", "dsn", 3) is None
     assert fleet.states() == {"sent": 1, "failed": 1}

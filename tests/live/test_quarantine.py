@@ -238,6 +238,21 @@ def test_a_quarantine_takes_back_what_the_dump_caught_in_hand(
     assert quarantine.begin(database, now(database), "again").quarantine == held.quarantine
 
 
+def test_one_that_was_lifted_stays_as_it_was_and_is_not_found_again(database: Database) -> None:
+    kept = text("SELECT lifted_at FROM quarantine WHERE id = :id")
+    first = quarantine.begin(database, now(database), "first").quarantine
+    quarantine.lift(database, DeliverySettings())
+    with database.transaction() as connection:
+        assert quarantine.standing(connection) is None
+        lifted = connection.execute(kept, {"id": first.id}).scalar_one()
+    second = quarantine.begin(database, now(database), "second").quarantine
+    with database.transaction() as connection:
+        assert quarantine.standing(connection) == second != first
+    quarantine.lift(database, DeliverySettings())
+    with database.transaction() as connection:
+        assert connection.execute(kept, {"id": first.id}).scalar_one() == lifted
+
+
 def test_a_quarantine_of_the_future_is_refused(database: Database) -> None:
     with pytest.raises(Permanent, match="in the future"):
         quarantine.begin(database, now(database) + dt.timedelta(hours=1), "typo")
