@@ -24,11 +24,14 @@ EVERY = 1.0  # seconds between two writes
 
 IDENTITY = text("SELECT identity::text FROM fleet")
 
-# Known to this database; or what it does not know was put in doubt since.
+# Known to this database: the message is past that epoch, or was armed at it. Or what it does not know
+# was put in doubt since. (Not by the time: rows of one ARM may be armed some moments apart, where one
+# of them was changed by somebody else meanwhile.)
 ACCOUNTED = text("""
 SELECT EXISTS (SELECT 1 FROM message m
-               WHERE m.id = :message AND m.epoch >= :epoch AND m.attempts > 0
-                 AND m.armed_at >= CAST(:armed_at AS timestamptz))
+               WHERE m.id = :message AND (m.epoch > :epoch OR (m.epoch = :epoch
+                 AND (m.state = 'armed' OR EXISTS (
+                     SELECT 1 FROM attempt a WHERE a.message_id = m.id AND a.epoch = m.epoch)))))
     OR EXISTS (SELECT 1 FROM quarantine q WHERE q.begun_at >= CAST(:armed_at AS timestamptz))
 """)
 

@@ -13,7 +13,7 @@ from models.session import Database
 from tasks.errors import Permanent
 from tasks.moves import doubt, quarantine
 from tasks.moves.settings import DeliverySettings
-from tasks.send.seen import OlderThanSent
+from tasks.send.seen import OlderThanSent, Seen
 from tasks.upkeep import verify as audit
 from tests.live import seeds
 from tests.live.fleet import Fleet, eventually
@@ -91,6 +91,23 @@ def test_a_send_worker_refuses_a_database_that_lacks_what_it_has_sent(
     with pytest.raises(OlderThanSent, match=r"older than .*`dripfleet quarantine --since 20"):
         Fleet(database, sink, tmp_path)
     assert len(sink.lines()) == 15
+
+
+def test_a_database_that_knows_the_try_is_not_older_whatever_its_clock_said(
+    fleet: Fleet, database: Database, tmp_path: Path
+) -> None:
+    """Rows of one ARM are armed some moments apart where somebody else changed one meanwhile."""
+    fleet.enrolled(1)
+    message = fleet.one("SELECT id FROM message")[0]
+    seen = Seen.of(tmp_path, "fleet")
+    seen.note(message, 1, "2999-01-01 00:00:00+00")
+    with pytest.raises(OlderThanSent):
+        seen.require_known_to(database)
+    fleet.send()
+    seen.require_known_to(database)
+    Seen.of(tmp_path, "fleet").note(message, 2, "2999-01-01 00:00:00+00")
+    with pytest.raises(OlderThanSent):
+        seen.require_known_to(database)
 
 
 def test_a_quarantine_and_the_ledger_settle_everything_without_a_copy(
