@@ -255,6 +255,52 @@ def test_a_quarantine_takes_back_what_the_dump_caught_in_hand(
     assert quarantine.begin(database, now(database), "again").quarantine == held.quarantine
 
 
+def test_what_is_parked_is_held_and_what_is_due_later_is_not(
+    fleet: Fleet, database: Database
+) -> None:
+    fleet.enrolled(3)
+    with database.transaction() as connection:
+        ids = connection.execute(text("SELECT id FROM message ORDER BY id")).scalars().all()
+        connection.execute(
+            text(
+                "UPDATE message SET run_at = 'infinity', parked_from = clock_timestamp() WHERE id = :id"
+            ),
+            {"id": ids[0]},
+        )
+        connection.execute(
+            text("UPDATE message SET run_at = clock_timestamp() + interval '1 day' WHERE id = :id"),
+            {"id": ids[1]},
+        )
+    held = quarantine.begin(database, now(database), "restored")
+    assert held.counts["scheduled"] == 2
+    with database.transaction() as connection:
+        found = connection.execute(
+            text("SELECT state::text, parked_from, watch_at::text FROM message ORDER BY id")
+        ).all()
+    assert [row.state for row in found] == ["in_doubt", "scheduled", "in_doubt"]
+    assert found[0].parked_from is None and found[0].watch_at == "infinity"
+
+
+def test_lifted_it_leaves_an_operators_doubts_to_the_operator(
+    fleet: Fleet, database: Database
+) -> None:
+    ids = fleet.enrolled(1)
+    bill = seeds.ONE_MAIL.format(class_="transactional", template="test/mail")
+    seeds.enroll(database, seeds.sequence(database, bill.replace("one-mail", "bill")), ids)
+    with database.transaction() as connection:
+        connection.execute(
+            text("UPDATE stream SET doubt_policy = 'hold' WHERE key = 'transactional'")
+        )
+    fleet.scan()
+    quarantine.begin(database, now(database), "restored")
+    assert quarantine.lift(database, DeliverySettings()) == 1
+    with database.transaction() as connection:
+        watched = connection.execute(
+            text("SELECT stream, watch_at = 'infinity' FROM message WHERE state = 'in_doubt'")
+        )
+        assert dict(watched.tuples().all()) == {"marketing": False, "transactional": True}
+
+
 def test_one_that_was_lifted_stays_as_it_was_and_is_not_found_again(database: Database) -> None:
     kept = text("SELECT lifted_at FROM quarantine WHERE id = :id")
     first = quarantine.begin(database, now(database), "first").quarantine
