@@ -298,7 +298,7 @@ def test_lifted_it_leaves_an_operators_doubts_to_the_operator(
         watched = connection.execute(
             text("SELECT stream, watch_at = 'infinity' FROM message WHERE state = 'in_doubt'")
         )
-        assert dict(watched.tuples().all()) == {"marketing": False, "transactional": True}
+        assert {row[0]: row[1] for row in watched} == {"marketing": False, "transactional": True}
 
 
 def test_one_that_was_lifted_stays_as_it_was_and_is_not_found_again(database: Database) -> None:
