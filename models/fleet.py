@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import ForeignKey, text
+from sqlalchemy import text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, BigInt
@@ -36,11 +36,15 @@ class Tick(Base):
 
 
 class Score(Base):
-    """A number about a subscriber, from one artifact, with its time."""
+    """A number about a subscriber, from one artifact, with its time.
+
+    No key holds its subscriber, as none holds an event's: it would cost half of writing a score.
+    Whoever deletes a subscriber deletes their scores.
+    """
 
     __tablename__ = "score"
     name: Mapped[str] = mapped_column(primary_key=True)
-    subscriber_id: Mapped[BigInt] = mapped_column(ForeignKey("subscriber.id"), primary_key=True)
+    subscriber_id: Mapped[BigInt] = mapped_column(primary_key=True)
     value: Mapped[float]
     artifact: Mapped[str]
     scored_at: Mapped[dt.datetime]

@@ -26,10 +26,13 @@ from tasks.churn.kinds import Kind, seen_sql
 
 RANGE: Final = 200_000  # subscribers read at once
 
-# What groups a range in memory; and one core of the server is enough for what nobody waits for.
+# One core of the server is enough for what nobody waits for. Sorted events are added up one
+# subscriber after the other, in the cache: hashed, each event would look its subscriber up in 100 MB,
+# which takes half as long again.
 ROOM: Final = (
-    "SET LOCAL work_mem = '128MB'", "SET LOCAL max_parallel_workers_per_gather = 0",
-)  # fmt: skip
+    "SET LOCAL work_mem = '128MB'; SET LOCAL max_parallel_workers_per_gather = 0;"
+    " SET LOCAL enable_hashagg = off"
+)
 LEVELS: Final = 20  # plans told apart
 
 Ids = NDArray[np.int64]
@@ -79,8 +82,7 @@ class Rows:
 def reading(database: Database) -> Iterator[psycopg.Connection[Any]]:
     """A connection of its own, in a transaction with room to group a range of subscribers."""
     with database.raw() as raw, raw.transaction():
-        for setting in ROOM:
-            raw.execute(setting)
+        raw.execute(ROOM)
         yield raw
 
 

@@ -14,8 +14,7 @@ import numpy as np
 import psycopg
 import structlog
 from numpy.typing import NDArray
-from psycopg import sql
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from models.session import Database
 from tasks.churn import book, bulk, runs, store
@@ -27,24 +26,18 @@ from tasks.errors import Permanent
 log = structlog.get_logger()
 
 KEPT: Final = 4  # models in memory
-BATCH: Final = 4000  # scores a transaction: whoever scores one of them alone waits for its end
+BATCH: Final = 2000  # scores a transaction: whoever scores one of them alone waits for its end
 
-STAGE = "CREATE TEMPORARY TABLE scored (subscriber_id bigint, value float8) ON COMMIT DROP"
-COPY = "COPY scored (subscriber_id, value) FROM STDIN (FORMAT binary)"
-# Sorted, so that two ranges never wait for each other in a ring; who is gone by now gets none. A
-# later score stays: an old run that wakes up takes nothing back.
+# What is lost with the server is written again (`finish` waits for the disk); and whoever still
+# exists is looked up in an index, however few of them the planner expects.
+QUICKLY = "SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off"
+# In the order of their ids, so that two ranges never wait for each other in a ring; who is gone by
+# now gets none. A later score stays: an old run that wakes up takes nothing back.
 WRITE = """
 INSERT INTO score (name, subscriber_id, value, artifact, scored_at)
-SELECT {name}, s.id, g.value, {artifact}, {cutoff}
-FROM scored g JOIN subscriber s ON s.id = g.subscriber_id ORDER BY s.id
-ON CONFLICT (name, subscriber_id) DO UPDATE
-SET value = excluded.value, artifact = excluded.artifact, scored_at = excluded.scored_at
-WHERE score.scored_at <= excluded.scored_at
-"""
-# The same for one, without a table to stage it in.
-WRITE_ONE = """
-INSERT INTO score (name, subscriber_id, value, artifact, scored_at)
-SELECT %s, s.id, %s, %s, %s FROM subscriber s WHERE s.id = %s
+SELECT %(name)s, g.id, g.value, %(artifact)s, %(cutoff)s
+FROM unnest(CAST(%(ids)s AS bigint[]), CAST(%(values)s AS float8[])) g (id, value)
+WHERE EXISTS (SELECT FROM subscriber s WHERE s.id = g.id) ORDER BY g.id
 ON CONFLICT (name, subscriber_id) DO UPDATE
 SET value = excluded.value, artifact = excluded.artifact, scored_at = excluded.scored_at
 WHERE score.scored_at <= excluded.scored_at
@@ -112,11 +105,8 @@ def score_range(database: Database, mine: runs.Range) -> int | None:
             if not runs.hold(connection, mine):
                 log.info("score_range_lost", run=mine.run, first=mine.first)
                 return None
-            # What is lost with the server is written again: `finish` waits for the disk.
-            connection.execute(text("SET LOCAL synchronous_commit = off"))
-            # The same transaction, by its own connection: COPY wants the protocol itself.
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection)
+            driver = _driver(connection)
+            driver.execute(QUICKLY)
             batch = slice(at, at + BATCH)
             _write(driver, mine.name, mine.artifact, mine.cutoff, rows.ids[batch], values[batch])
     with database.transaction() as connection:
@@ -161,9 +151,10 @@ def work(database: Database, until: Callable[[], bool], lease: float = 300.0) ->
 def answer_requests(database: Database, most: int = 10) -> int:
     """Score whoever was asked for; how many. A crash leaves the requests where they were."""
     with database.transaction() as connection:
+        driver = _driver(connection)
+        # A crash of the server takes the answer back together with the end of its request.
+        driver.execute("SET LOCAL synchronous_commit = off")
         asked = connection.execute(ASKED, {"n": most}).all()
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
         for each in asked:
             said = _score_one(database, driver, each.name, each.subscriber_id, each.now)
             if said:
@@ -176,9 +167,7 @@ def score_one(database: Database, name: str, subscriber: int) -> str | None:
     """Score one subscriber here and now; None, or why there is no score."""
     with database.transaction() as connection:
         now = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
-        return _score_one(database, driver, name, subscriber, now)
+        return _score_one(database, _driver(connection), name, subscriber, now)
 
 
 def _score_one(
@@ -215,16 +204,21 @@ def _write(
     values: NDArray[np.float64],
 ) -> None:
     finite = np.isfinite(values)
-    if len(ids) == 1:
-        if finite[0]:
-            raw.execute(WRITE_ONE, (name, float(values[0]), artifact, cutoff, int(ids[0])))
-        return
-    raw.execute(STAGE)
-    bulk.write(raw, COPY, [ids[finite], values[finite]])
-    # Literals, since the statement is sent once a range and never prepared.
     raw.execute(
-        sql.SQL(WRITE).format(
-            name=sql.Literal(name), artifact=sql.Literal(artifact), cutoff=sql.Literal(cutoff)
-        )
+        WRITE,
+        {
+            "name": name,
+            "artifact": artifact,
+            "cutoff": cutoff,
+            "ids": bulk.array(ids[finite]),
+            "values": bulk.array(values[finite]),
+        },
     )
-    raw.execute("DROP TABLE scored")
+
+
+def _driver(connection: Connection) -> psycopg.Connection[Any]:
+    """The same transaction by psycopg, which takes arrays of numpy."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    bulk.understand(driver)
+    return driver

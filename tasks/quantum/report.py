@@ -83,7 +83,7 @@ def assemble(
     request: Request, steps: Mapping[str, Any], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     """The report of a run from its steps and the sizes of its segments."""
-    from tasks.quantum.runs import group_sums
+    from tasks.quantum.stages import group_sums
 
     value = steps["coreset"]
     points = Coreset.from_json(value["coreset"])

@@ -14,6 +14,9 @@ from tasks.quantum.backends import spec_of
 NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 OBJECTIVES: Final = ("scatter", "modularity")
 MOST: Final = {"k": 12, "points": 20, "layers": 8, "shots": 100_000, "seeds": 100}
+USUAL: Final = {"layers": 3, "shots": 1024}
+USUAL_SLOW: Final = {"layers": 1, "shots": 256}
+"""Noise outweighs what a second layer brings, and a shot of 12 qubits costs 10 ms a layer."""
 LEAST: Final = {"k": 2, "points": 2, "layers": 1, "shots": 16, "seeds": 1}
 
 
@@ -95,6 +98,15 @@ class Request:
     def from_json(cls, value: Mapping[str, Any]) -> Request:
         """What `as_json` stored."""
         return cls(**dict(value) | {"as_of": dt.datetime.fromisoformat(value["as_of"])})
+
+
+def usual(backend: str) -> dict[str, int]:
+    """Layers and shots where nobody asks for others.
+
+    Raises:
+        Permanent: nobody knows the backend.
+    """
+    return USUAL_SLOW if spec_of(backend).slow else USUAL
 
 
 def this_hour(now: dt.datetime) -> dt.datetime:

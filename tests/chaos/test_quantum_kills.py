@@ -14,7 +14,7 @@ from sqlalchemy import text
 from models.migrate import migrate
 from models.session import Database
 from tasks.moves.settings import DeliverySettings
-from tasks.quantum import store
+from tasks.quantum import members, store
 from tasks.quantum.request import Request
 from tests.live import seeds
 from tests.live.test_segment_runs import NOW, shop
@@ -102,7 +102,7 @@ def test_a_killed_quantum_pool_finishes_its_run_and_slows_no_mail(stack: Stack) 
         with database.transaction() as connection:
             row = store.found(connection, None, run)
             assert row.stage == "done", row.why
-            assert sum(store.sizes(connection, run).values()) == MAILS
+            assert sum(members.sizes(connection, run).values()) == MAILS
         assert one(epoch) > 8, "it was taken up again: four stages are four takes and four moves"
     finally:
         fleet.hurry()

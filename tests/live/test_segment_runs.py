@@ -138,11 +138,11 @@ def test_a_segment_counts_in_sequences_once_it_is_promoted(database: Database) -
 def test_a_run_goes_on_where_a_kill_left_it(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.quantum import runs
+    from tasks.quantum import stages
 
     shop(database)
     run = asked(database, request())
-    real, cuts = runs._one_cut, []
+    real, cuts = stages._one_cut, []
 
     class Killed(BaseException):
         """Stands for kill -9: nothing is written down after it."""
@@ -153,7 +153,7 @@ def test_a_run_goes_on_where_a_kill_left_it(
             raise Killed
         return real(*args)
 
-    monkeypatch.setattr(runs, "_one_cut", dies_at_second)
+    monkeypatch.setattr(stages, "_one_cut", dies_at_second)
     with pytest.raises(Killed):
         worked(database)
     assert row(database, run).stage == "cut"
@@ -269,12 +269,12 @@ def test_a_backend_that_cannot_run_here_is_refused_before_anything_is_computed(
 def test_a_run_that_keeps_failing_is_refused_with_its_reason(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.quantum import runs
+    from tasks.quantum import stages
 
     def breaks(*args: Any) -> Any:
         raise ZeroDivisionError("no luck")
 
-    monkeypatch.setattr(runs, "_one_cut", breaks)
+    monkeypatch.setattr(stages, "_one_cut", breaks)
     shop(database)
     run = asked(database, request())
     for _ in range(store.FAULTS):
@@ -352,12 +352,12 @@ def test_members_of_old_runs_are_forgotten_but_not_those_that_count(
 
 
 def test_a_long_stage_keeps_its_lease(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.quantum import runs
+    from tasks.quantum import stages
 
     monkeypatch.setenv("DRIPFLEET_QUANTUM_LEASE", "0.4")
     shop(database)
     run = asked(database, request())
-    real, others = runs._one_cut, []
+    real, others = stages._one_cut, []
 
     def waits(*args: Any) -> Any:
         ends = time.monotonic() + 1.2  # three leases, as in a vendor's queue
@@ -366,7 +366,7 @@ def test_a_long_stage_keeps_its_lease(database: Database, monkeypatch: pytest.Mo
                 others.append(store.take(connection, STAGES, noisy=False))
         return real(*args)
 
-    monkeypatch.setattr(runs, "_one_cut", waits)
+    monkeypatch.setattr(stages, "_one_cut", waits)
     worked(database)
     assert row(database, run).stage == "done" and set(others) == {None}
 

@@ -72,7 +72,7 @@ def solve(
     from tasks.quantum import report
     from tasks.quantum.edges import read
     from tasks.quantum.engine import problem_of, trial
-    from tasks.quantum.runs import measure_on
+    from tasks.quantum.stages import measure_on
 
     problem = problem_of(read(file))
     held = trial(

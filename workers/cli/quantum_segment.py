@@ -30,10 +30,12 @@ def run(
     name: str = typer.Argument(help="Name of the segment, such as value."),
     segments: int = typer.Option(4, "--segments", "-k", help="How many segments."),
     points: int = typer.Option(12, help="Points of the coreset: qubits of the first cut."),
-    layers: int = typer.Option(3, help="Layers of QAOA."),
+    layers: int | None = typer.Option(None, help="Layers of QAOA; by default 3, with noise 1."),
     objective: str = typer.Option("scatter", help="scatter, or modularity for shapes."),
     backend: str = typer.Option("cirq", help="Where circuits run; see `quantum backends`."),
-    shots: int = typer.Option(1024, help="Measurements of a circuit."),
+    shots: int | None = typer.Option(
+        None, help="Measurements of a circuit; by default 1024, with noise 256."
+    ),
     seeds: int = typer.Option(10, help="Seeds by which it is judged; a verdict needs ten."),
     seed: int = typer.Option(0, help="The first of them."),
     wait: bool = typer.Option(False, "--wait", help="Wait until it is done."),
@@ -46,14 +48,16 @@ def run(
     this hour are seen. Interrupted, it goes on in the pool; a second request finds it.
     """
     from tasks.quantum import store
-    from tasks.quantum.request import Request, this_hour
+    from tasks.quantum.request import Request, this_hour, usual
 
+    given = {"layers": layers, "shots": shots}
+    chosen = usual(backend) | {name: n for name, n in given.items() if n is not None}
     with connected(redis=not here) as services:
         database = services.database
         with database.transaction() as connection:
             wanted = Request(
-                name, this_hour(store.now(connection)), segments, points, layers, objective,
-                backend, shots, seeds, seed,
+                name, this_hour(store.now(connection)), segments, points, objective=objective,
+                backend=backend, seeds=seeds, seed=seed, **chosen,
             ).checked()  # fmt: skip
             id_, new = store.ask(connection, wanted)
         if not new:
@@ -188,12 +192,12 @@ def compare(
 
     The adjusted Rand index is 1 where both divide people in the same way, and near 0 by chance.
     """
-    from tasks.quantum import agreement, store
+    from tasks.quantum import agreement, members, store
 
     with connected() as services, services.database.snapshot() as connection:
         for each in (first, second):
             store.found(connection, None, each)
-        cells = store.cross(connection, first, second)
+        cells = members.cross(connection, first, second)
     index = agreement.adjusted_rand(cells)
     if as_json or not sys.stdout.isatty():
         rows = [{"first": a, "second": b, "subscribers": n} for a, b, n in cells]

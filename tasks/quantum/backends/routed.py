@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,17 @@ def terms_of(problem: Problem) -> list[tuple[int, int]]:
 
 
 def layout_of(problem: Problem, coupling: nx.Graph[int], *, seed: int = 0) -> Layout:
-    """Where the vertices sit, and who swaps when."""
-    return route(problem.n, terms_of(problem), coupling, seed=seed)
+    """Where the vertices sit, and who swaps when; for other angles of the same problem it is known."""
+    return _laid_out(problem.n, tuple(terms_of(problem)), tuple(coupling.edges), seed)
+
+
+@lru_cache(maxsize=64)
+def _laid_out(
+    n: int, terms: tuple[tuple[int, int], ...], edges: tuple[tuple[int, int], ...], seed: int
+) -> Layout:
+    import networkx as nx
+
+    return route(n, list(terms), nx.Graph(edges), seed=seed)
 
 
 def routed_circuit(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,39 @@ class Solution:
     value: float
     sampled: float
     seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        found = self.optimum
+        return {
+            "gammas": found.gammas.tolist(),
+            "betas": found.betas.tolist(),
+            "expectation": found.expectation,
+            "by_layers": {str(p): value for p, value in found.by_layers.items()},
+            "evaluations": found.evaluations,
+            "climb": found.seconds,
+            "converged": found.converged,
+            "bits": self.bits.tolist(),
+            "value": self.value,
+            "sampled": self.sampled,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Solution:
+        """What `as_json` stored."""
+        optimum = Optimum(
+            np.array(value["gammas"], dtype=float), np.array(value["betas"], dtype=float),
+            value["expectation"], {int(p): each for p, each in value["by_layers"].items()},
+            value["evaluations"], value["climb"], value["converged"],
+        )  # fmt: skip
+        bits = np.array(value["bits"], dtype=np.int8)
+        return cls(optimum, bits, value["value"], value["sampled"], value["seconds"])
+
+
+def at_once(seed: int, solved: Callable[[], Solution]) -> Solution:
+    """Solve with a seed, and keep nothing: what `trial` does by default."""
+    return solved()
 
 
 @dataclass(frozen=True)
@@ -124,6 +157,7 @@ def trial(
     points: Floats | None = None,
     masses: Floats | None = None,
     start: Start = "fixed",
+    keep: Callable[[int, Callable[[], Solution]], Solution] = at_once,
 ) -> Trial:
     """QAOA and every rival on the same problem, with `seeds` seeds each and the same wall time.
 
@@ -138,13 +172,13 @@ def trial(
         points: shape (n, d): the coreset, where there is one.
         masses: of its points, shape (n,).
         start: where the climb begins.
+        keep: (seed, how it is solved) → its solution, for whoever has solved some of them before.
     """
     _warm()
     solutions = []
-    for k in range(seeds):
-        solutions.append(
-            solve(problem, p, shots=shots, seed=seed + k, measure=measure, start=start)
-        )
+    for each in range(seed, seed + seeds):
+        solved = partial(solve, problem, p, shots=shots, seed=each, measure=measure, start=start)
+        solutions.append(keep(each, solved))
     answers: dict[str, list[classical.Answer]] = {}
     solvers = classical.rivals(problem, shots, points, masses)
     for k, solution in enumerate(solutions):
