@@ -80,7 +80,7 @@ def publish_both(database: Database, say: Callable[[str], None]) -> None:
     proof = prove(files, installed_templates(), topics=topics, samples=samples)
     for file in proof.require():
         with database.transaction() as connection:
-            done = publish(connection, file.loaded, file.source, file.bundles)
+            done = publish(connection, file.loaded, file.source, file.bundles, file.prompts)
         say(f"sequence {done.key}: version {done.version}")
 
 
