@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 SHIPPED: Final = "variants"
 """The model of the server that ships; it is no language model, and costs nothing."""
 
+OWNED_BY: Final = "dripfleet: no language model"
+"""What that server says of itself where it lists its models."""
+
 
 class WordingSettings(BaseSettings):
     """Which model writes: the same for every pool, since it is part of what a text is known by."""

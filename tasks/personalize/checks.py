@@ -45,6 +45,8 @@ _LEFT: Final = re.compile(
 )
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _FIGURES: Final = re.compile(r"\d+")
+_STOPS: Final = str.maketrans({"。": ".", "｡": ".", "·": "."})
+"""Full stops that browsers read as one within a name (RFC 3490 §3.1), and one that looks so."""
 
 
 def faults(
@@ -93,7 +95,7 @@ def _slot(
     if not 2 <= len(said) <= brief.slots[slot]:
         found.append(("length", f"has {len(said)} characters, at most {brief.slots[slot]} fit"))
     # What looks like another character is held against the rules as that one.
-    text = unicodedata.normalize("NFKC", _without(said, named))
+    text = unicodedata.normalize("NFKC", _without(said, named)).translate(_STOPS)
     if _LINK.search(text):
         found.append(("link", "holds a link"))
     if "@" in text:

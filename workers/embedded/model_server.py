@@ -32,10 +32,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.personalize.engine import EXAMPLE
-from tasks.wording import SHIPPED
+from tasks.wording import OWNED_BY, SHIPPED
 from workers.embedded import launch
 
-OWNED_BY: Final = "dripfleet: no language model"
 LARGEST: Final = 1_000_000
 _DATA: Final = re.compile(r"<data>\s*(\{.*\})\s*</data>", re.DOTALL)
 _FAIL: Final = re.compile(r"([45]\d\d):(0(?:\.\d+)?|1(?:\.0+)?)")
