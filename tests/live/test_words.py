@@ -27,7 +27,9 @@ from tasks.sequence.prompts import publish_prompts
 from tasks.sequence.words import Asker, work_of
 from tests.live import seeds
 from tests.live.fleet import Fleet, eventually
+from workers.embedded import launch
 from workers.embedded.ledger import read_mail
+from workers.embedded.model_process import start_model
 from workers.embedded.model_server import Manners, in_thread
 from workers.embedded.sink import Sink
 
@@ -186,6 +188,45 @@ def test_a_dead_model_leaves_the_mail_on_time_with_its_own_words_and_the_reason(
     assert fleet.subjects() == {"Our own words"}
     said = one(fleet.database, "SELECT reason, detail FROM decision WHERE kind = 'worded' LIMIT 1")
     assert said.reason == "model_down" and "own words" in said.detail["said"]
+
+
+def test_a_model_server_that_is_killed_midway_leaves_every_mail_on_time(
+    fleet: Words, tmp_path: Path
+) -> None:
+    server = start_model(tmp_path / "model")
+    made = writer(fleet.database, server.url, concurrency=1)
+    ids = fleet.people(6, ONE.replace("LEAD", "5s"))
+    with fleet.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE subscriber SET attributes = CAST(:a AS jsonb) WHERE id = ANY(:ids)"),
+            {"a": json.dumps({"orders": 9}), "ids": ids[:3]},
+        )
+    try:
+        assert fleet.asker.ask() == 6
+        due = one(fleet.database, "SELECT max(due_at) AS at FROM enrollment").at
+        ended: list[bool] = []
+
+        def once() -> bool:  # after the first text
+            ended.append(True)
+            return len(ended) > 1
+
+        assert made.work(once)["ready"] == 1
+        launch.end(server, immediate=True)
+        assert not server.alive()
+        assert made.work()["later"] == 1
+    finally:
+        launch.end(server, immediate=True)
+        made.close()
+
+    def sent() -> bool:
+        fleet.scan()
+        fleet.send()
+        return fleet.states() == {"sent": 6}
+
+    eventually(sent)
+    assert fleet.counts() == {"model": 3, "model_down": 3}
+    late = one(fleet.database, "SELECT max(terminal_at) - :due AS late FROM message", due=due).late
+    assert late < dt.timedelta(seconds=2)
 
 
 def test_words_are_asked_for_in_the_wait_before_and_the_mail_goes_when_the_wait_says(

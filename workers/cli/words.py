@@ -89,12 +89,18 @@ def model_server(
     It answers from the variants of the prompt that it is asked with. Point DRIPFLEET_MODEL_URL at
     it to see what a slow, failing or wrong model does to your mails: nothing but their words.
     """
+    from tasks.errors import Misconfigured
     from workers.embedded.model_server import Manners, ModelServer, serve
 
     try:
         manners = Manners.parse(fail, latency=latency, garbage=garbage, seed=seed)
     except ValueError as fault:
         raise typer.BadParameter(str(fault)) from None
-    server = ModelServer(port, manners)
+    try:
+        server = ModelServer(port, manners)
+    except OSError as fault:
+        raise Misconfigured(
+            f"port {port} of 127.0.0.1 cannot be had ({fault.strerror}); name another with --port"
+        ) from None
     say(f"answers at {server.url}; it is no language model")
     return serve(server)
