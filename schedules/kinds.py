@@ -8,6 +8,7 @@ from datetime import time, timedelta
 from typing import Literal, TypeAlias
 
 from schedules.expression import Expression, Needs
+from schedules.personal import Personalize
 
 OnLate: TypeAlias = Literal["send", "skip", "exit"]
 Plain: TypeAlias = str | int | float | bool | None
@@ -24,6 +25,7 @@ class SendStep:
     on_fail: str = "next"
     max_lateness: timedelta | None = None
     on_late: OnLate | None = None
+    personalize: Personalize | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from schedules.durations import parse_duration
 from schedules.findings import Path
 from schedules.graph import Edge, cycles, unreached
 from schedules.kinds import ExitStep, OnLate, SendStep, Step, ways
+from schedules.prompt_file import read_personalize
 from schedules.reading import SLUG, Table, matching, suggest
 from schedules.waits import DURATION, read_wait
 
@@ -132,9 +133,10 @@ def _step(table: Table, id_: str, below: str | None, bounded: bool) -> Step | No
 def _send(
     table: Table, body: Table | None, id_: str, next_: str | None, bounded: bool
 ) -> SendStep | None:
-    template = None
+    template = personalize = None
     if body is not None:
-        body.only(("template",), ("personalize",))
+        body.only(("template", "personalize"))
+        personalize = read_personalize(body)
         expected = "a template such as winback/hello"
         template = body.text("template", expected, matching(f"{SLUG}(/{SLUG})+"), required=True)
     max_lateness, on_late = read_lateness(table, bounded or "max_lateness" in table)
@@ -143,7 +145,7 @@ def _send(
         on_fail = table.text("on_fail", "next, exit or the id of a step", matching(SLUG))
     if on_fail is None:
         return None
-    return SendStep(id_, template or "?", next_, on_fail, max_lateness, on_late)
+    return SendStep(id_, template or "?", next_, on_fail, max_lateness, on_late, personalize)
 
 
 def _exit(body: Table | None, id_: str) -> ExitStep:

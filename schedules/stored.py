@@ -27,6 +27,7 @@ from schedules.kinds import (
     UpdateStep,
     WaitStep,
 )
+from schedules.personal import Personalize
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +59,9 @@ def step_to_json(step: Step) -> dict[str, Any]:
     match step:
         case SendStep():
             late = {"max_lateness": step.max_lateness, "on_late": step.on_late}
-            body = {"send": {"template": step.template}, "on_fail": step.on_fail, **late}
+            words = step.personalize and step.personalize.to_json()
+            send = {"template": step.template, "personalize": words}
+            body = {"send": send, "on_fail": step.on_fail, **late}
         case WaitStep(until_date=UntilDate() as until):
             offset = format_offset(until.offset) if until.offset else None
             rule = {"attribute": until.attribute, "offset": offset, "at": until.at}
@@ -101,6 +104,7 @@ def step_from_json(data: Mapping[str, Any]) -> Step:
             on_fail=data["on_fail"],
             max_lateness=duration(data.get("max_lateness")),
             on_late=cast("OnLate | None", data.get("on_late")),
+            personalize=Personalize.from_json(data["send"].get("personalize")),
         )
     if "wait" in data:
         return _wait(id_, next_, data["wait"])

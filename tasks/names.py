@@ -25,6 +25,8 @@ CHURN_RANGE: Final = "churn.range"
 CHURN_ONE: Final = "churn.one"
 CHURN_DRIFT: Final = "churn.drift"
 CANARY: Final = "fleet.canary"
+ASK_WORDS: Final = "sequence.words"
+WRITE: Final = "personalize.write"
 SEGMENT: Final = "quantum.segment"
 CORESET: Final = "quantum.coreset"
 CUT: Final = "quantum.cut"
@@ -51,6 +53,8 @@ POOL_OF: Final[dict[str, PoolName]] = {
     CHURN_RANGE: "churn",
     CHURN_ONE: "churn",
     CHURN_DRIFT: "churn",
+    ASK_WORDS: "sequence",
+    WRITE: "personalize",
     SEGMENT: "quantum",
     CORESET: "quantum",
     CUT: "quantum",
@@ -59,7 +63,11 @@ POOL_OF: Final[dict[str, PoolName]] = {
 
 # A task that must never stand behind another one of its pool, or never before one, has a queue of
 # its own there, which the pool's workers take from too.
-QUEUE_OF: Final[dict[str, str]] = {CHURN_ONE: "churn.one", CUT_NOISY: "quantum-noisy"}
+QUEUE_OF: Final[dict[str, str]] = {
+    CHURN_ONE: "churn.one",
+    CUT_NOISY: "quantum-noisy",
+    ASK_WORDS: "sequence.words",  # the dispatcher rings where none waits, and scans pile up
+}
 
 # What a cron line may start by name, with the payload of a tick; ticks of beat are none of them.
 SCHEDULED: Final[frozenset[str]] = frozenset({CHURN_TRAIN, CHURN_SCORE, CHURN_DRIFT, SEGMENT})

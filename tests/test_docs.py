@@ -19,9 +19,11 @@ from models.session import DatabaseSettings
 from tasks.audience.settings import AudienceSettings
 from tasks.churn.settings import ChurnSettings
 from tasks.moves.settings import DeliverySettings, IdentitySettings
+from tasks.personalize.settings import ModelSettings
 from tasks.quantum.settings import QuantumSettings
 from tasks.send.settings import SendSettings
 from tasks.upkeep.verify import VerifySettings
+from tasks.wording import WordingSettings
 from workers.autoscale import AutoscaleSettings
 from workers.cli import app
 from workers.metrics.export import MetricsSettings
@@ -33,7 +35,7 @@ README = (ROOT / "README.md").read_text()
 SETTINGS: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, RedisSettings, FleetSettings, DeliverySettings, IdentitySettings,
     SendSettings, AudienceSettings, VerifySettings, MetricsSettings, ChurnSettings,
-    TraceSettings, AutoscaleSettings, QuantumSettings,
+    TraceSettings, AutoscaleSettings, QuantumSettings, ModelSettings, WordingSettings,
 )  # fmt: skip
 CUSTOMERS = "months,calls,plan,left\n" + "".join(
     f"{n % 40},{n * 7 % 9},{'ab'[n % 2]},{'yes' if n * 7 % 9 + n % 40 / 10 > 7 else 'no'}\n"

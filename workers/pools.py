@@ -18,6 +18,7 @@ LONGEST_TASK = 3300
 """Seconds of the longest limit that a task sets for itself: noisy quantum runs."""
 DURATIONS = "tasks.moves.settings:DeliverySettings"
 IDENTITY = "tasks.moves.settings:IdentitySettings"
+WORDING = "tasks.wording:WordingSettings"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,13 @@ class Pool:
 # More threads than scan and dispatch need at once: a scan that takes long must not keep the
 # dispatcher waiting behind the ticks that pile up after it.
 _ALL = (
-    Pool("sequence", "threads", 4, ("tasks.sequence.entry", CANARY), settings=(DURATIONS, IDENTITY)),
+    Pool(
+        "sequence",
+        "threads",
+        4,
+        ("tasks.sequence.entry", CANARY),
+        settings=(DURATIONS, IDENTITY, WORDING),
+    ),
     # Several doorbells are answered side by side, so that the one delivery loop never runs dry.
     Pool(
         "send",
@@ -65,7 +72,14 @@ _ALL = (
         ("tasks.send.entry", CANARY),
         settings=(DURATIONS, "tasks.send.settings:SendSettings"),
     ),
-    Pool("personalize", "threads", 4),
+    # One doorbell works on several texts side by side: DRIPFLEET_MODEL_CONCURRENCY of them.
+    Pool(
+        "personalize",
+        "threads",
+        4,
+        ("tasks.personalize.entry", CANARY),
+        settings=("tasks.personalize.settings:ModelSettings",),
+    ),
     # What is long keeps all children but one busy (tasks.churn.lanes), so two are the fewest: the
     # other one answers whoever asks for a single score.
     Pool(

@@ -17,7 +17,8 @@ from tasks.moves.statement import TERMINAL_SQL
 class NewMessage:
     """A message to be made: scheduled, or a non-send that is terminal at once.
 
-    `allowed` are half-open spans (start, end); empty means always.
+    `allowed` are half-open spans (start, end); empty means always. `words` are those of a model,
+    frozen with it; None leaves the template its own.
     """
 
     effect_key: bytes
@@ -29,6 +30,7 @@ class NewMessage:
     reason: str | None = None
     expires_at: dt.datetime | None = None
     allowed: tuple[tuple[dt.datetime, dt.datetime], ...] = ()
+    words: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +58,22 @@ INSERT = text(f"""
 WITH new AS (
     INSERT INTO message (effect_key, rfc_message_id, stream, sequence_key, sequence_version,
         step_id, entry_no, enrollment_id, subscriber_id, template, state, reason, run_at, watch_at,
-        maybe_delivered, expires_at, allowed, terminal_at)
+        maybe_delivered, expires_at, allowed, words, terminal_at)
     SELECT r.effect_key, r.rfc_message_id, q.stream, e.sequence_key, e.sequence_version,
         r.step_id, e.entry_no, e.id, e.subscriber_id, r.template,
         CAST(CASE WHEN h.held THEN 'in_doubt' ELSE r.state END AS message_state),
         CASE WHEN h.held THEN 'quarantine' ELSE r.reason END,
         CASE WHEN r.state = 'scheduled' AND NOT h.held THEN clock_timestamp() END,
         CASE WHEN h.held THEN CAST('infinity' AS timestamptz) END, h.held,
-        r.expires_at, CAST(r.allowed AS tstzmultirange),
+        r.expires_at, CAST(r.allowed AS tstzmultirange), CAST(r.words AS jsonb),
         CASE WHEN r.state <> 'scheduled' THEN clock_timestamp() END
     FROM unnest(CAST(:effect_keys AS bytea[]), CAST(:rfc_message_ids AS text[]),
                 CAST(:enrollment_ids AS bigint[]), CAST(:step_ids AS text[]),
                 CAST(:templates AS text[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
-                CAST(:expires AS timestamptz[]), CAST(:allowed AS text[]))
+                CAST(:expires AS timestamptz[]), CAST(:allowed AS text[]),
+                CAST(:words AS text[]))
          AS r (effect_key, rfc_message_id, enrollment_id, step_id, template, state, reason,
-               expires_at, allowed)
+               expires_at, allowed, words)
     JOIN enrollment e ON e.id = r.enrollment_id
     JOIN sequence q ON q.key = e.sequence_key,
     LATERAL (SELECT r.state = 'scheduled' AND (
@@ -152,6 +155,7 @@ def write(
                 "reasons": [m.reason for m in messages],
                 "expires": [m.expires_at for m in messages],
                 "allowed": [_multirange(m.allowed) for m in messages],
+                "words": [None if m.words is None else json.dumps(m.words) for m in messages],
             },
         )
         made = {(row.enrollment_id, row.step_id) for row in rows}

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import text
 
 from models.session import Database
+from schedules.prompt import put_back
 from tasks.errors import Misconfigured, Permanent
 from tasks.moves.claim import Claimed
 from tasks.send.confine import Exploded, render_confined
@@ -111,6 +112,7 @@ class Preparer:
         """What the templates of a message see."""
         return {
             "subscriber": frozen,
+            "words": put_back(frozen.get("words", {}), frozen),
             "sender": {
                 "name": stream.sender.name,
                 "postal_address": stream.sender.postal_address,

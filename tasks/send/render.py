@@ -5,7 +5,8 @@ is read from `templates/`, published to Postgres by hash, and rendered from ther
 retry weeks later finds the very sources it began with; at send time no file is read.
 
 Variables of a template: `subscriber.first_name`, `.locale`, `.zone`, `.attributes.*`;
-`sender.name`, `.postal_address`; `unsubscribe.mailto` (a whole `mailto:` URL). A missing one
+`sender.name`, `.postal_address`; `unsubscribe.mailto` (a whole `mailto:` URL); `words.SLOT`, where
+a model filled the slots of a prompt, all of them or none. A missing one
 raises; `| default('…')` is for those that may be missing, `| default('…', true)` for empty ones.
 """
 
@@ -192,9 +193,11 @@ class CompiledMail:
     def render(self, variables: Mapping[str, object]) -> Rendered:
         """The mail for one subscriber.
 
-        `variables` are JSON values under `subscriber`, `sender` and `unsubscribe`. Every fault is
-        `Permanent`, with file and line, and never with a value of a variable in it.
+        `variables` are JSON values under `subscriber`, `sender` and `unsubscribe`, and `words` where
+        a model filled slots. Every fault is `Permanent`, with file and line, and never with a value
+        of a variable in it.
         """
+        variables = {"words": {}, **variables}
         subject = re.sub(r"[ \t]+", " ", self._part("subject.txt", variables).strip())
         text = self._part("body.txt", variables)
         html = self._part("body.html", variables) if "body.html" in self._templates else None

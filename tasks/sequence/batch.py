@@ -14,7 +14,8 @@ from schedules.definition import Sequence, UpdateStep
 from schedules.expression.evaluate import Known
 from tasks.moves import plan as moves
 from tasks.moves import update
-from tasks.sequence import known
+from tasks.sequence import known, words
+from tasks.sequence.planned import Words
 
 FAULT_PAUSE = dt.timedelta(minutes=5)
 
@@ -57,6 +58,8 @@ class Batch:
         if asked:
             self.known = known.known_of(connection, asked, rows[-1].now)
         self.happened = known.happened(connection, self.sequences.items())
+        self.words = words.at_hand(connection, self.sequences.items())
+        self.worded: list[tuple[int, str, str, Words]] = []
 
     def fault(self, row: Any, fault: ValueError) -> None:
         """Put off a row, or all of a stored version, that makes no sense: others go on."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
     "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "evident",
-    "quarantined",
+    "quarantined", "worded",
 ]  # fmt: skip
 
 
@@ -48,6 +48,7 @@ _LINES: Final[dict[str, str]] = {
     "updated": "{step}: changed {names}",
     "no_date": "{step}: {attribute} holds no date ({reason}), so {then}",
     "date_past": "{step}: {until} is past already, so the way goes on",
+    "worded": "{step}: {said}",
     "exited": "left the sequence at {step}: {reason}",
 }
 

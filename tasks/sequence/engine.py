@@ -23,6 +23,7 @@ from schedules.localtime import TZDATA_VERSION, calendar_wall, is_zone, local, r
 from tasks.sequence.decisions import Decision
 from tasks.sequence.gates import GATES, lateness_of
 from tasks.sequence.judgement import change, choose, date_of
+from tasks.sequence.personal import words_of
 from tasks.sequence.planned import (
     Await,
     Exit,
@@ -198,4 +199,5 @@ def _send(walk: Walk, step: SendStep) -> str | Rest:
     now = walk.facts.now
     expires_at = now + walk.lifetime
     walk.say("handed_off", step.id, "due", expires_at=expires_at.isoformat(), **lateness_of(walk))
-    return HandOff(step.id, step.template, walk.due_at, expires_at, ((now, expires_at),))
+    words = words_of(walk, step)
+    return HandOff(step.id, step.template, walk.due_at, expires_at, ((now, expires_at),), words)

@@ -16,7 +16,8 @@ from tasks.base import FleetTask, database, ring
 from tasks.crashpoint import reached
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.moves.tick import ticked
-from tasks.sequence import cron, fire, store
+from tasks.sequence import cron, fire, store, words
+from tasks.wording import WordingSettings
 
 log = structlog.get_logger()
 
@@ -64,6 +65,27 @@ def fire_schedules() -> dict[str, int]:
     return fire.work(database(), budget=FIRE_BUDGET, ring=start)
 
 
+@cache
+def asker() -> words.Asker:
+    """Who asks for words in this process."""
+    return words.Asker(database(), WordingSettings().model)
+
+
+@shared_task(base=FleetTask, name=names.ASK_WORDS)
+def ask_words() -> dict[str, int]:
+    """Ask for the words of mails that are due within their lead, and ring for them."""
+    until = time.monotonic() + SCAN_BUDGET
+    asked = 0
+    while time.monotonic() < until:
+        done = asker().ask()
+        asked += done
+        if done < words.BATCH:
+            break
+    if asked:
+        ring(names.WRITE, names.tick())
+    return {"asked": asked}
+
+
 @shared_task(base=FleetTask, name=names.DISPATCH)
 def dispatch() -> dict[str, Any]:
     """Ring for what is due, for what nobody works on, and the canary of pools that are silent."""
@@ -71,6 +93,7 @@ def dispatch() -> dict[str, Any]:
     with database().transaction() as connection:
         silent = store.silent_pools(connection, regions.queues(connection), CANARY_EVERY)
         left = {*store.left_by_churn(connection), *store.waiting_segments(connection)}
+        left |= words.work_of(connection)
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))
     for name in sorted(left):
         # One that waits in its queue answers for all that there is.

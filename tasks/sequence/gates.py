@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from schedules.definition import OnLate, SendStep
 from tasks.sequence.judgement import leaves_by
+from tasks.sequence.personal import worded
 from tasks.sequence.planned import NonSend, NonSendState, Park, Postpone, Rest
 from tasks.sequence.walk import Walk
 
@@ -97,6 +98,7 @@ GATES: Final[tuple[tuple[str, Gate], ...]] = (
     ("window", _open),
     ("frequency_cap", _open),
     ("throttle", _open),
+    ("words", worded),
 )
 """Every gate before a mail, in the order in which they speak; the first that refuses decides."""
 

@@ -46,6 +46,17 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """What came of asking for the words of a mail: its slots, or why there are none.
+
+    `reason` is ``model``, or a short word that can be counted: ``not_ready``, ``budget``, ….
+    """
+
+    slots: Mapping[str, str] | None
+    reason: str = "model"
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What holds at this moment.
 
@@ -56,6 +67,7 @@ class Facts:
         opted_in: to the sequence's topic; None where nobody asked.
         happened: those events of its `exit` rules that were recorded after the entry.
         known: what its expressions ask for; None where they ask for nothing.
+        words: of its personalized sends, by step, as far as they were asked for.
     """
 
     now: datetime
@@ -64,6 +76,7 @@ class Facts:
     opted_in: bool | None = True
     happened: frozenset[str] = frozenset()
     known: Known | None = None
+    words: Mapping[str, Words] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +102,8 @@ class Update:
 class HandOff:
     """A message to be sent: ``run_at`` now; the enrollment begins the step, ``due_at`` NULL.
 
-    ``allowed`` are the half-open spans of the row's multirange, within ``expires_at``.
+    ``allowed`` are the half-open spans of the row's multirange, within ``expires_at``; ``words`` is
+    None where the step asks for none.
     """
 
     step_id: str
@@ -97,6 +111,7 @@ class HandOff:
     due_at: datetime
     expires_at: datetime
     allowed: tuple[tuple[datetime, datetime], ...]
+    words: Words | None = None
 
 
 @dataclass(frozen=True, slots=True)

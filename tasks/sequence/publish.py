@@ -6,13 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, text
 
 from schedules.definition import SendStep, Sequence
 from schedules.loader import Loaded
+from schedules.prompt import Prompt
 from tasks.errors import Permanent
+from tasks.sequence.prompts import publish_prompts
 
 # The space of the two-argument advisory locks that publishing takes; "publ" as a number.
 LOCK_SPACE = 0x7075626C
@@ -134,7 +137,11 @@ MADE_UP: tuple[Sample, ...] = (
 
 
 def publish(
-    connection: Connection, loaded: Loaded, source: str, bundles: Mapping[str, Template]
+    connection: Connection,
+    loaded: Loaded,
+    source: str,
+    bundles: Mapping[str, Template],
+    prompts: Mapping[str, Prompt] = MappingProxyType({}),
 ) -> Published:
     """Publish a definition and its templates, in the caller's transaction.
 
@@ -147,14 +154,16 @@ def publish(
         loaded: as the loader read it.
         source: its text, kept beside the definition.
         bundles: template name → sources; one for each that a step sends.
+        prompts: name → prompt; one for each that a step's words are asked for with.
 
     Raises:
-        Permanent: its topic, or the sources of a template, are not there.
+        Permanent: its topic, the sources of a template, or a prompt are not there.
     """
     sequence = loaded.sequence
     connection.execute(LOCK, {"space": LOCK_SPACE, "key": sequence.key})
     _require_topic(connection, sequence)
     templates = _publish_templates(connection, sequence, bundles)
+    publish_prompts(connection, sequence, prompts)
     sha256 = hashlib.sha256(sequence.canonical().encode()).digest()
     current = connection.execute(CURRENT, {"key": sequence.key}).one_or_none()
     if current is not None and current.sha256 == sha256:

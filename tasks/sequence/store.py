@@ -18,6 +18,7 @@ from tasks.moves import plan as moves
 from tasks.moves import update
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
+from tasks.sequence import words
 from tasks.sequence.batch import Batch, put_off
 from tasks.sequence.engine import (
     Exit,
@@ -115,10 +116,15 @@ class Planner:
                     continue
                 batch.messages += self._messages(row, planned)
                 batch.resting.append(_resting(row.id, planned))
+                if isinstance(planned.rest, HandOff) and planned.rest.words is not None:
+                    batch.worded.append(
+                        (row.id, row.sequence_key, planned.rest.step_id, planned.rest.words)
+                    )
                 if planned.update is not None:
                     batch.updates.append(_update(row, planned.update))
             update.write_updates(connection, batch.updates)
             done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
+            words.used(connection, batch.worded)
             reached("plan.written")
         reached("plan.committed")
         trace.spans.handed_off(batch.messages, drawn)
@@ -156,6 +162,7 @@ class Planner:
             row.opted_in,
             batch.happened.get(row.id, frozenset()),
             batch.known.get(row.subscriber_id) if sequence.needs else None,
+            batch.words.get(row.id, {}),
         )
         return plan(sequence, position, facts, message_lifetime=self._lifetime)
 
@@ -173,6 +180,7 @@ class Planner:
                     rest.template,
                     expires_at=rest.expires_at,
                     allowed=rest.allowed,
+                    words=rest.words.slots if rest.words is not None else None,
                 )
             )
         return made

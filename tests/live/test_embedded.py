@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -352,6 +353,16 @@ def test_the_sink_of_a_home_spools_under_mail(home: Home) -> None:
     assert (home.mail / "ledger.jsonl").exists()
     assert home.release("sink")
     assert home.running("sink") is None
+
+
+def test_the_model_server_of_a_home_is_found_again_and_says_what_it_is(home: Home) -> None:
+    server = home.model()
+    assert home.running("model") == server.url == Home(home.root).running("model")
+    with urllib.request.urlopen(f"{server.url}/models", timeout=5) as answer:
+        (one,) = json.load(answer)["data"]
+    assert (one["id"], one["owned_by"]) == ("variants", "dripfleet: no language model")
+    assert home.release("model")
+    assert home.running("model") is None
 
 
 def test_a_home_is_private_and_so_are_its_secrets(

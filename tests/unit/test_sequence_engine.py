@@ -223,6 +223,7 @@ def test_the_gates_stand_in_their_order() -> None:
         "window",
         "frequency_cap",
         "throttle",
+        "words",
     ]
 
 

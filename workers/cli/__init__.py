@@ -33,6 +33,7 @@ COMMANDS = (
     "subscribers",
     "events",
     "quantum",
+    "words",
     "status",
     "message",
     "churn",

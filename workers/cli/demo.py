@@ -50,7 +50,7 @@ def demo(
     from models.migrate import migrate
     from models.session import Database
     from workers.cli.fleet import tell_flower
-    from workers.demo import scores, segments, story
+    from workers.demo import scores, segments, story, words
     from workers.embedded.stack import Stack
     from workers.supervisor import Fleet
 
@@ -84,6 +84,7 @@ def demo(
                     _watch(database, fleet, stack, talk)
                 if not fleet.stopping.is_set():
                     say(f"done after {time.monotonic() - began:.0f} s")
+                    words.tell(database, say)
                     _tell_segment(database, fleet, segment)
                     clean = _conclude(database, stack)
                     if not leave and sys.stdout.isatty() and sys.stdin.isatty():

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from schedules.findings import DefinitionError, Finding
 from schedules.loader import Loaded, read, reads
+from schedules.prompt import Prompt
 from tasks.errors import Permanent
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
@@ -22,6 +23,7 @@ from tasks.send.render import Bundle, Rendered, bundle_from_folder
 from tasks.send.settings import SendSettings
 from tasks.sequence.publish import MADE_UP, Sample, template_names
 from tasks.sequence.validate import validate
+from workers.cli import personal
 
 _FACTS = Facts(
     "<sample@example.com>",
@@ -41,6 +43,7 @@ class Prepared:
     source: str
     loaded: Loaded
     bundles: dict[str, Bundle]
+    prompts: dict[str, Prompt] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -114,10 +117,12 @@ def prove(
         for name in template_names(sequence):
             if kitchen.exists(name) and (fault := kitchen.fault(name)) is not None:
                 found.append(_finding(loaded, name, fault))
+        prompts, wrong = personal.prompts_of(loaded, root, kitchen.bundles)
+        found += wrong
         proof.findings += found
         if not found:
             bundles = {name: kitchen.bundles[name] for name in template_names(sequence)}
-            proof.prepared.append(Prepared(path, source, loaded, bundles))
+            proof.prepared.append(Prepared(path, source, loaded, bundles, prompts))
     proof.warnings = kitchen.warnings
     return proof
 

@@ -100,7 +100,7 @@ def apply(
             with services.database.transaction() as connection:
                 if create_topics and topic and ensure_topic(connection, topic):
                     say(f"made the topic {topic!r}; subscribers opt in to it by import")
-                done = publish(connection, file.loaded, file.source, file.bundles)
+                done = publish(connection, file.loaded, file.source, file.bundles, file.prompts)
             published.append(done)
             news = f"version {done.version}" + (" is new" if done.changed else ", unchanged")
             if done.templates:

@@ -26,6 +26,7 @@ from tasks.sequence.publish import publish, sample_subscribers, topic_keys
 from tasks.upkeep.overview import Overview, overview
 from workers.cli.render import number
 from workers.demo import customers as cdnow
+from workers.demo import words
 
 SHORT = "thank-you"
 LONG = "win-back"
@@ -80,7 +81,7 @@ def publish_both(database: Database, say: Callable[[str], None]) -> None:
     proof = prove(files, installed_templates(), topics=topics, samples=samples)
     for file in proof.require():
         with database.transaction() as connection:
-            done = publish(connection, file.loaded, file.source, file.bundles)
+            done = publish(connection, file.loaded, file.source, file.bundles, file.prompts)
         say(f"sequence {done.key}: version {done.version}")
 
 
@@ -121,11 +122,12 @@ def look(database: Database) -> tuple[Overview, bool]:
     """
     with database.snapshot() as connection:
         now = overview(connection)
+        awaited = words.awaited(connection)
     busy = now.due + now.later + now.working + now.armed + now.to_plan
     # Between a hand-back and the next scan nothing is due for a moment: people tell.
     under_way = sum(s.active - s.waiting - s.held for s in now.sequences) - now.in_doubt
     short_of = next((s.waiting for s in now.sequences if s.key == SHORT), 0)
-    return now, busy == 0 and under_way <= 0 and short_of == 0
+    return now, busy == 0 and under_way <= 0 and short_of == 0 and not awaited
 
 
 def outcomes(database: Database) -> list[dict[str, object]]:

@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from tasks.errors import Misconfigured
-from workers.embedded import launch, postgres, sink, valkey
+from workers.embedded import launch, model_process, postgres, sink, valkey
 
 S = TypeVar("S", bound=launch.Service)
 ROOMS = ("postgres", "valkey", "mail", "journals", "logs", "run", "secrets")
@@ -90,7 +90,7 @@ class Home:
             yield
 
     def running(self, kind: str) -> str | None:
-        """The URL of the running ``postgres``, ``valkey`` or ``sink``, or None.
+        """The URL of the running ``postgres``, ``valkey``, ``sink`` or ``model``, or None.
 
         It is asked, not believed: the recorded process lives, is the same one, and it is that
         process which answers at the URL.
@@ -105,6 +105,7 @@ class Home:
             "postgres": postgres.answering,
             "valkey": valkey.answering,
             "sink": sink.answering,
+            "model": model_process.answering,
         }[kind]
         return url if answers(url, pid) else None
 
@@ -139,6 +140,15 @@ class Home:
                 seed=seed,
                 latency=latency,
                 log_file=self.logs / "sink.log",
+            ),
+        )
+
+    def model(self) -> model_process.EmbeddedModel:
+        """The home's model server, which is no language model, started if none runs."""
+        return self._use(
+            "model",
+            lambda port: model_process.start_model(
+                self.run, port=port, log_file=self.logs / "model.log"
             ),
         )
 

@@ -29,6 +29,7 @@ VARIABLES = {
     "postgres": "DRIPFLEET_DATABASE_URL",
     "valkey": "DRIPFLEET_REDIS_URL",
     "sink": "DRIPFLEET_SMTP_URL",
+    "model": "DRIPFLEET_MODEL_URL",
 }
 SMTP_PREFIX = "DRIPFLEET_SMTP_URL"
 MEND_EVERY = (0.5, 10.0)  # seconds between tries to bring a dead server back: first, and longest
@@ -43,7 +44,7 @@ class _Care:
 
 
 class Stack:
-    """Postgres, Redis and an SMTP relay, for as long as the context lasts.
+    """Postgres, Redis, an SMTP relay and a model's server, for as long as the context lasts.
 
     Args:
         home: DRIPFLEET_HOME, by default from the environment; the caller's to close if given.
@@ -52,7 +53,7 @@ class Stack:
         environ: where URLs and secrets are looked for.
 
     Attributes:
-        embedded: the kinds of server that stand in the home: postgres, valkey, sink.
+        embedded: the kinds of server that stand in the home: postgres, valkey, sink, model.
 
     Raises:
         Misconfigured: a relay that is not allowed, or a server that cannot be started.
@@ -149,6 +150,7 @@ class Stack:
             "postgres": self.home.postgres,
             "valkey": self.home.valkey,
             "sink": self.home.sink,
+            "model": self.home.model,
         }
         self._services[kind] = starts[kind]()
         return self._services[kind].url

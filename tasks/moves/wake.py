@@ -1,0 +1,25 @@
+"""An enrollment that waits for its words alone goes on as soon as they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+# Only who was moved for the words' sake: a wait of the sequence's own ends when it says. Enrollments
+# in id order, and never waiting; one that is locked comes at the end of its lead.
+WAKE = text("""
+WITH held AS MATERIALIZED (
+    SELECT e.id FROM enrollment e
+    WHERE e.id = ANY(ARRAY(
+            SELECT a.enrollment_id FROM asked a WHERE a.key = ANY(CAST(:keys AS bytea[]))))
+      AND e.active AND e.step_started_at IS NULL AND e.wait_rule ->> 'by' = 'words'
+      AND e.due_at > (SELECT clock_timestamp()) AND e.parked_from IS NULL
+    ORDER BY e.id FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE enrollment e SET due_at = clock_timestamp() FROM held WHERE e.id = held.id
+""")
+
+
+def wake(connection: Connection, keys: Sequence[bytes]) -> int:
+    """Make due who waits for one of these texts, which are decided; returns how many."""
+    return connection.execute(WAKE, {"keys": list(keys)}).rowcount

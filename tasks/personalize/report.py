@@ -1,0 +1,101 @@
+"""What words cost and what they were good for: by sequence, from the rows and counters that stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, text
+
+from tasks.personalize.money import TODAY
+from tasks.personalize.prices import MILLION
+
+TEXTS = text("""
+SELECT w.sequence_key, sum(w.asks)::bigint AS asks, count(*) AS texts,
+    count(*) FILTER (WHERE w.state = 'ready') AS ready,
+    count(*) FILTER (WHERE w.state = 'failed') AS failed,
+    count(*) FILTER (WHERE w.state = 'wanted') AS wanted,
+    sum(w.calls)::bigint AS calls, sum(w.cost)::bigint AS cost,
+    sum(w.tokens_in)::bigint AS tokens_in, sum(w.tokens_out)::bigint AS tokens_out,
+    sum(w.seconds)::float8 AS seconds
+FROM wording w WHERE CAST(:key AS text) IS NULL OR w.sequence_key = :key
+GROUP BY 1 ORDER BY 1
+""")
+ENDS = text("""
+SELECT c.sequence_key, c.outcome, sum(c.n)::bigint AS n FROM word_count c
+WHERE CAST(:key AS text) IS NULL OR c.sequence_key = :key
+GROUP BY 1, 2 ORDER BY 1, 2
+""")
+SPENT = text("SELECT scope, reserved, settled FROM model_spend WHERE day = CAST(:day AS date)")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The words of one sequence.
+
+    Attributes:
+        asks: mails that words were asked for.
+        texts: different ones among those; `ready`, `failed` and `wanted` of them.
+        calls: of the model, those among them whose answer was refused.
+        hit_rate: the share of asks that needed no call; None before the first.
+        cost: in the currency of the price table; `cost_per_thousand` mails that were asked for.
+        seconds: of a call, their mean; None before the first.
+        mails: handed over with a model's words.
+        own_words: handed over with the template's own, by reason.
+    """
+
+    sequence: str
+    asks: int
+    texts: int
+    ready: int
+    failed: int
+    wanted: int
+    calls: int
+    hit_rate: float | None
+    cost: float
+    cost_per_thousand: float | None
+    tokens_in: int
+    tokens_out: int
+    seconds: float | None
+    mails: int
+    own_words: Mapping[str, int] = field(default_factory=dict)
+
+
+def report(connection: Connection, key: str | None = None) -> list[Line]:
+    """A line a sequence that asked for words; `key` for one alone."""
+    ends: dict[str, dict[str, int]] = {}
+    for row in connection.execute(ENDS, {"key": key}):
+        ends.setdefault(row.sequence_key, {})[row.outcome] = row.n
+    made = []
+    for row in connection.execute(TEXTS, {"key": key}):
+        counted = dict(ends.get(row.sequence_key, {}))
+        mails = counted.pop("model", 0)
+        cost = row.cost / MILLION
+        made.append(
+            Line(
+                row.sequence_key,
+                row.asks,
+                row.texts,
+                row.ready,
+                row.failed,
+                row.wanted,
+                row.calls,
+                # A text that is refused and asked for twice counts twice against it.
+                max(row.asks - row.calls, 0) / row.asks if row.asks else None,
+                cost,
+                1000 * cost / row.asks if row.asks else None,
+                row.tokens_in,
+                row.tokens_out,
+                row.seconds / row.calls if row.calls else None,
+                mails,
+                counted,
+            )
+        )
+    return made
+
+
+def spent_today(connection: Connection) -> dict[str, tuple[float, float]]:
+    """Scope → (reserved, settled) of today, a day of UTC, in the currency of the price table."""
+    day = connection.execute(TODAY).scalar_one()
+    rows = connection.execute(SPENT, {"day": day})
+    return {row.scope: (row.reserved / MILLION, row.settled / MILLION) for row in rows}

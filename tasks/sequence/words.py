@@ -1,0 +1,336 @@
+"""Words of a model for a send: asked for ahead of it, there or not there at the hand-off.
+
+`ask` looks at who comes to a personalized send within its lead, reckons what the prompt may know of
+them, and makes one row of each text that is not there yet. The personalize pool answers those rows.
+At the hand-off `at_hand` reads what there is, `used` takes it off the list and counts it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Connection, text
+
+from models.session import Database
+from schedules.definition import SendStep, Sequence, Step, WaitStep
+from schedules.expression import Needs
+from schedules.kinds import successors
+from schedules.personal import Personalize
+from schedules.prompt import SEGMENT, Prompt
+from tasks import names
+from tasks.moves.wake import wake
+from tasks.sequence import known
+from tasks.sequence.planned import Words
+from tasks.wording import key_of
+
+BATCH: Final = 2000
+LOCK_SPACE: Final = 0x776F7264  # "word": who asks, asks alone
+
+log = structlog.get_logger()
+
+ALONE = text("SELECT pg_try_advisory_xact_lock(:space, 0)")
+PERSONAL = text("""
+SELECT v.sequence_key, v.version, v.definition FROM sequence_version v
+WHERE v.definition @? '$.steps[*].send.personalize'
+""")
+
+# Who is due soon, at a place from which the way leads to a personalized send without another wait,
+# and is not asked for yet. The soonest first; what is due now is the planner's.
+NEAR = text("""
+WITH near AS MATERIALIZED (
+    SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.step_id, e.due_at,
+        e.step_started_at IS NOT NULL AS started
+    FROM enrollment e
+    WHERE e.due_at > (SELECT clock_timestamp())
+      AND e.due_at <= (SELECT clock_timestamp() + make_interval(secs => :longest))
+      AND e.active AND e.sequence_key = ANY(CAST(:keys AS text[])))
+SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.due_at, r.send AS step_id,
+    clock_timestamp() AS now
+FROM near e
+JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS integer[]), CAST(:places AS text[]),
+            CAST(:started AS boolean[]), CAST(:sends AS text[]), CAST(:leads AS float8[]))
+     AS r (key, version, place, started, send, lead)
+  ON r.key = e.sequence_key AND r.version = e.sequence_version
+     AND r.place IS NOT DISTINCT FROM e.step_id AND r.started = e.started
+WHERE e.due_at <= (SELECT clock_timestamp()) + make_interval(secs => r.lead)
+  AND NOT EXISTS (SELECT FROM asked a WHERE a.enrollment_id = e.id AND a.step_id = r.send)
+ORDER BY e.due_at LIMIT :n
+""")
+
+PROMPT = text("""
+SELECT p.sha256, s.source FROM prompt p JOIN prompt_source s ON s.sha256 = p.sha256
+WHERE p.name = :name
+""")
+
+# One row a text, in the order of keys as everywhere. A text that failed is tried again for whoever
+# asks an hour later.
+WANT = text("""
+INSERT INTO wording AS w (key, prompt_sha256, prompt, sequence_key, model, told, needed_at, asks)
+SELECT r.key, r.sha, r.prompt, r.sequence_key, r.model, CAST(r.told AS jsonb), r.needed_at, r.asks
+FROM unnest(CAST(:keys AS bytea[]), CAST(:shas AS bytea[]), CAST(:prompts AS text[]),
+            CAST(:sequences AS text[]), CAST(:models AS text[]), CAST(:told AS text[]),
+            CAST(:needed AS timestamptz[]), CAST(:asks AS bigint[]))
+     AS r (key, sha, prompt, sequence_key, model, told, needed_at, asks)
+ORDER BY r.key
+ON CONFLICT (key) DO UPDATE SET
+    asks = w.asks + excluded.asks,
+    needed_at = least(w.needed_at, excluded.needed_at),
+    state = CASE WHEN w.state = 'failed' AND w.ended_at < clock_timestamp() - interval '1 hour'
+                 THEN 'wanted' ELSE w.state END,
+    tries = CASE WHEN w.state = 'failed' THEN 0 ELSE w.tries END
+RETURNING w.key, w.state
+""")
+ASK = text("""
+INSERT INTO asked (enrollment_id, step_id, key)
+SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[]), CAST(:keys AS bytea[]))
+ON CONFLICT DO NOTHING
+""")
+
+AT_HAND = text("""
+SELECT a.enrollment_id, a.step_id, w.state, w.slots, w.why
+FROM asked a JOIN wording w ON w.key = a.key WHERE a.enrollment_id = ANY(CAST(:ids AS bigint[]))
+""")
+USED = text("""
+WITH gone AS (
+    DELETE FROM asked a
+    USING unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[])) AS r (id, step_id)
+    WHERE a.enrollment_id = r.id AND a.step_id = r.step_id)
+INSERT INTO word_count AS c (sequence_key, step_id, shard, outcome, n)
+SELECT r.sequence_key, r.step_id, pg_backend_pid(), r.outcome, count(*)
+FROM unnest(CAST(:sequences AS text[]), CAST(:steps AS text[]), CAST(:outcomes AS text[]))
+     AS r (sequence_key, step_id, outcome)
+GROUP BY 1, 2, 4 ORDER BY 1, 2, 4
+ON CONFLICT (sequence_key, step_id, shard, outcome) DO UPDATE SET n = c.n + excluded.n
+""")
+# Who left the sequence before the hand-off waits for nothing.
+LEFT = text("""
+DELETE FROM asked a WHERE (a.enrollment_id, a.step_id) IN (
+    SELECT x.enrollment_id, x.step_id FROM asked x JOIN enrollment e ON e.id = x.enrollment_id
+    WHERE NOT e.active LIMIT :n)
+""")
+WAITING = text("""
+SELECT EXISTS (
+    SELECT FROM sequence_version v WHERE v.definition @? '$.steps[*].send.personalize') AS asks,
+EXISTS (
+    SELECT FROM wording w LEFT JOIN model_circuit c ON c.model = w.model
+    WHERE w.state = 'wanted' AND w.retry_at <= (SELECT clock_timestamp())
+      AND (w.lease_until IS NULL OR w.lease_until <= (SELECT clock_timestamp()))
+      AND coalesce(c.open_until, '-infinity') <= (SELECT clock_timestamp())
+      AND EXISTS (SELECT FROM asked a WHERE a.key = w.key)) AS waiting
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where people stand who come to a personalized send without another wait."""
+
+    at: str | None
+    started: bool
+    send: SendStep
+
+
+def places(sequence: Sequence) -> list[Place]:
+    """Every place from which words are asked for, and the send that they are for.
+
+    Behind a branch all its ways count: which one is taken is known at the hand-off alone.
+    """
+    found = [Place(None, False, send) for send in _reached(sequence, sequence.first)]
+    for step in sequence.steps:
+        if isinstance(step, WaitStep) and step.next is not None:
+            found += [Place(step.id, True, send) for send in _reached(sequence, step.next)]
+        elif isinstance(step, SendStep) and step.personalize is not None:
+            found.append(Place(step.id, False, step))
+    return found
+
+
+def _reached(sequence: Sequence, step_id: str) -> Iterator[SendStep]:
+    seen: set[str] = set()
+    ahead = [step_id]
+    while ahead:
+        step: Step | None = sequence.step(ahead.pop())
+        if step is None or step.id in seen:
+            continue
+        seen.add(step.id)
+        if isinstance(step, SendStep):
+            if step.personalize is not None:
+                yield step
+        elif not isinstance(step, WaitStep):
+            ahead += successors(step)
+
+
+class Asker:
+    """Asks for words ahead of their mails; one a process."""
+
+    def __init__(self, database: Database, model: str) -> None:
+        self._database = database
+        self._model = model
+        # A version never changes, nor what a hash stands for.
+        self._sequence = lru_cache(maxsize=256)(
+            lambda key, version, text: Sequence.from_json(json.loads(text))
+        )
+        self._prompt = lru_cache(maxsize=256)(
+            lambda sha256, text: Prompt.from_json(json.loads(text))
+        )
+
+    def ask(self, n: int = BATCH) -> int:
+        """Ask for up to `n` mails; returns how many were."""
+        with self._database.transaction() as connection:
+            wanted = self._places(connection)
+            if not wanted:
+                return 0
+            if not connection.execute(ALONE, {"space": LOCK_SPACE}).scalar_one():
+                return 0
+            connection.execute(LEFT, {"n": n})
+            rows = connection.execute(NEAR, _near(wanted) | {"n": n}).all()
+            if not rows:
+                return 0
+            sends = {(key, v, place.send.id): place.send for (key, v), place in wanted}
+            asks = [
+                (row, send.personalize)
+                for row in rows
+                if (send := sends[row.sequence_key, row.sequence_version, row.step_id]).personalize
+            ]
+            self._write(connection, asks)
+            return len(rows)
+
+    def _places(self, connection: Connection) -> list[tuple[tuple[str, int], Place]]:
+        found = []
+        for row in connection.execute(PERSONAL):
+            try:
+                stored = json.dumps(row.definition, sort_keys=True)
+                sequence = self._sequence(row.sequence_key, row.version, stored)
+            except ValueError as fault:
+                log.error("words_not_asked", sequence=row.sequence_key, why=str(fault))
+                continue
+            key = (row.sequence_key, row.version)
+            found += [(key, place) for place in places(sequence)]
+        return found
+
+    def _write(self, connection: Connection, asks: Seq[tuple[Any, Personalize | None]]) -> None:
+        prompts = {
+            name: self._published(connection, name)
+            for name in sorted({p.prompt for _, p in asks if p is not None})
+        }
+        needs = [
+            (row.subscriber_id, _needs(personal, prompts[personal.prompt]))
+            for row, personal in asks
+            if personal is not None and prompts[personal.prompt] is not None
+        ]
+        facts = known.known_of(connection, needs, asks[0][0].now) if needs else {}
+        texts: dict[bytes, dict[str, Any]] = {}
+        asked: list[tuple[int, str, bytes]] = []
+        for row, personal in asks:
+            prompt = prompts[personal.prompt] if personal is not None else None
+            if personal is None or prompt is None:
+                continue
+            told = _told(personal, prompt, facts.get(row.subscriber_id))
+            key = key_of(prompt.sha256, self._model, told)
+            entry = texts.setdefault(
+                key,
+                {
+                    "keys": key,
+                    "shas": prompt.sha256,
+                    "prompts": prompt.name,
+                    "sequences": row.sequence_key,
+                    "models": self._model,
+                    "told": json.dumps(told, ensure_ascii=False),
+                    "needed": row.due_at,
+                    "asks": 0,
+                },
+            )
+            entry["asks"] += 1
+            asked.append((row.id, row.step_id, key))
+        if not asked:
+            return
+        columns = {
+            name: [entry[name] for entry in texts.values()] for name in next(iter(texts.values()))
+        }
+        stand = connection.execute(WANT, columns).all()
+        ids, steps, keys = zip(*asked, strict=True)
+        connection.execute(ASK, {"ids": list(ids), "steps": list(steps), "keys": list(keys)})
+        if decided := [bytes(row.key) for row in stand if row.state != "wanted"]:
+            wake(connection, decided)
+
+    def _published(self, connection: Connection, name: str) -> Prompt | None:
+        row = connection.execute(PROMPT, {"name": name}).one_or_none()
+        if row is None:
+            log.error("prompt_missing", prompt=name, next="publish its sequence again")
+            return None
+        return self._prompt(bytes(row.sha256), json.dumps(row.source, sort_keys=True))
+
+
+def at_hand(
+    connection: Connection, asked: Iterable[tuple[int, Sequence]]
+) -> dict[int, dict[str, Words]]:
+    """What there is of words for enrollments, by step; only of sequences that ask for any."""
+    ids = [
+        enrollment
+        for enrollment, sequence in asked
+        if any(isinstance(step, SendStep) and step.personalize for step in sequence.steps)
+    ]
+    found: dict[int, dict[str, Words]] = {}
+    for row in connection.execute(AT_HAND, {"ids": ids}) if ids else ():
+        words = Words(row.slots) if row.state == "ready" else Words(None, row.why or "not_ready")
+        found.setdefault(row.enrollment_id, {})[row.step_id] = words
+    return found
+
+
+def used(connection: Connection, mails: Seq[tuple[int, str, str, Words]]) -> None:
+    """Count whose words mails were handed over with: (enrollment, sequence, step, words)."""
+    if mails:
+        connection.execute(
+            USED,
+            {
+                "ids": [mail[0] for mail in mails],
+                "sequences": [mail[1] for mail in mails],
+                "steps": [mail[2] for mail in mails],
+                "outcomes": [mail[3].reason for mail in mails],
+            },
+        )
+
+
+def work_of(connection: Connection) -> set[str]:
+    """The tasks that words wait for: asking ahead where a sequence has any, writing what is wanted."""
+    row = connection.execute(WAITING).one()
+    asks = {names.ASK_WORDS} if row.asks else set()
+    return asks | {names.WRITE} if row.waiting else asks
+
+
+def _near(wanted: Seq[tuple[tuple[str, int], Place]]) -> dict[str, Any]:
+    leads = [_lead(place).total_seconds() for _, place in wanted]
+    return {
+        "keys": [key for (key, _), _ in wanted],
+        "versions": [version for (_, version), _ in wanted],
+        "places": [place.at for _, place in wanted],
+        "started": [place.started for _, place in wanted],
+        "sends": [place.send.id for _, place in wanted],
+        "leads": leads,
+        # A mail that waits for its words is due a lead on, and a scan later.
+        "longest": max(leads),
+    }
+
+
+def _lead(place: Place) -> dt.timedelta:
+    return place.send.personalize.lead if place.send.personalize else dt.timedelta()
+
+
+def _needs(personal: Personalize, prompt: Prompt | None) -> Needs:
+    if personal.segment is not None:
+        return Needs(segments=frozenset({personal.segment}))
+    return prompt.needs if prompt is not None else Needs()
+
+
+def _told(personal: Personalize, prompt: Prompt, facts: Any) -> Mapping[str, str | None]:
+    if personal.segment is not None:
+        label = facts.segments.get(personal.segment) if facts is not None else None
+        return {SEGMENT: label}
+    return (
+        prompt.told(facts) if facts is not None else dict.fromkeys([*prompt.fields, *prompt.names])
+    )
