@@ -1,5 +1,23 @@
 """All tables, imported once, so that the metadata is whole."""
 
-from models import audience, fleet, message, quarantine, score, segment, sequence
+from models import (
+    audience,
+    fleet,
+    message,
+    named_segment,
+    quarantine,
+    score,
+    segment,
+    sequence,
+)
 
-__all__ = ["audience", "fleet", "message", "quarantine", "score", "segment", "sequence"]
+__all__ = [
+    "audience",
+    "fleet",
+    "message",
+    "named_segment",
+    "quarantine",
+    "score",
+    "segment",
+    "sequence",
+]

@@ -7,7 +7,7 @@ Each carries `v`, the version of its shape; a worker drops a version that it doe
 
 from __future__ import annotations
 
-from typing import Final, Literal, NotRequired, TypedDict, get_args
+from typing import Any, Final, Literal, NotRequired, TypedDict, get_args
 
 PoolName = Literal["sequence", "send", "personalize", "churn", "quantum", "upkeep"]
 POOLS: Final[tuple[PoolName, ...]] = get_args(PoolName)
@@ -29,6 +29,8 @@ SEGMENT: Final = "quantum.segment"
 CORESET: Final = "quantum.coreset"
 CUT: Final = "quantum.cut"
 CUT_NOISY: Final = "quantum.cut_noisy"
+NAMED_SEGMENTS: Final = "audience.segments"
+TRACK: Final = "track.record"
 
 VERSION: Final = 1
 
@@ -55,11 +57,18 @@ POOL_OF: Final[dict[str, PoolName]] = {
     CORESET: "quantum",
     CUT: "quantum",
     CUT_NOISY: "quantum",
+    NAMED_SEGMENTS: "upkeep",
+    TRACK: "upkeep",
 }
 
 # A task that must never stand behind another one of its pool, or never before one, has a queue of
 # its own there, which the pool's workers take from too.
-QUEUE_OF: Final[dict[str, str]] = {CHURN_ONE: "churn.one", CUT_NOISY: "quantum-noisy"}
+QUEUE_OF: Final[dict[str, str]] = {
+    CHURN_ONE: "churn.one",
+    CUT_NOISY: "quantum-noisy",
+    NAMED_SEGMENTS: "segments",
+    TRACK: "track",
+}
 
 # What a cron line may start by name, with the payload of a tick; ticks of beat are none of them.
 SCHEDULED: Final[frozenset[str]] = frozenset({CHURN_TRAIN, CHURN_SCORE, CHURN_DRIFT, SEGMENT})
@@ -93,7 +102,21 @@ class CanaryPayload(TypedDict):
     pool: str
 
 
-Payload = TickPayload | DeliverPayload | CanaryPayload
+class TrackPayload(TypedDict):
+    """What subscribers did, from whoever saw it: the one payload that holds what it is about.
+
+    Each event has `email` or `external_id`, `name`, `source_id` (the same one of a `source` is
+    recorded once), and as wanted `occurred_at` (ISO 8601; by default now) and `properties`. At most
+    1 000; sent by an application that shares the broker, with JSON as the serializer:
+    `app.send_task("track.record", kwargs={...}, queue="track")`.
+    """
+
+    v: int
+    source: str
+    events: list[dict[str, Any]]
+
+
+Payload = TickPayload | DeliverPayload | CanaryPayload | TrackPayload
 
 
 def tick() -> TickPayload:
