@@ -74,6 +74,7 @@ class Event(Base):
     __tablename__ = "event"
     __table_args__ = (
         Index("event_subscriber_id_occurred_at_idx", "subscriber_id", "occurred_at"),
+        Index("event_name_subscriber_id_occurred_at_idx", "name", "subscriber_id", "occurred_at"),
         {"postgresql_partition_by": "RANGE (occurred_at)"},
     )
     id: Mapped[BigInt] = mapped_column(Identity(), primary_key=True)

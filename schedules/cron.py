@@ -20,6 +20,7 @@ from schedules.findings import DefinitionError, Finding, Located
 from schedules.fires import ON_TIME, CatchUp, parse_cron
 from schedules.localtime import is_zone, zones
 from schedules.reading import Report, Table, compose, suggest
+from schedules.segment import as_condition
 
 MAX_LATENESS: Final = timedelta(hours=6)
 LARGEST_FILE: Final = 1_000_000
@@ -157,6 +158,9 @@ def _target(line: Table) -> dict[str, str] | None:
                 (*table.path, "audience"),
                 f"{table.name} has both 'audience' and 'segment': expected one of them; remove one",
             )
+        said = str(getattr(table.values["segment"], "value", "")).strip()
+        if (named := as_condition(said)) != said:  # the key of a segment, alone
+            return {"into": sequence, "segment": named} if sequence else None
         condition = read_expression(table, "segment")
         # Under a key of its own: a worker of before would take no heed of the condition, and enroll
         # everybody into what stands at `sequence`.

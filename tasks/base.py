@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from celery import Task, current_app
+from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -95,6 +96,9 @@ class FleetTask(Task):  # type: ignore[type-arg]
                 end = "refused"
                 log.error("task_refused", kind=type(fault).__name__, why=str(fault))
                 raise Failed(type(fault).__name__) from None
+            except Reject:  # the broker keeps what it holds: said by the entry
+                end = "put_off"
+                raise
             except Exception as fault:
                 log.exception("task_failed", kind=type(fault).__name__)
                 raise Failed(type(fault).__name__) from None

@@ -7,7 +7,7 @@ Each carries `v`, the version of its shape; a worker drops a version that it doe
 
 from __future__ import annotations
 
-from typing import Final, Literal, NotRequired, TypedDict, get_args
+from typing import Any, Final, Literal, NotRequired, TypedDict, get_args
 
 PoolName = Literal["sequence", "send", "personalize", "churn", "quantum", "upkeep"]
 POOLS: Final[tuple[PoolName, ...]] = get_args(PoolName)
@@ -31,6 +31,8 @@ SEGMENT: Final = "quantum.segment"
 CORESET: Final = "quantum.coreset"
 CUT: Final = "quantum.cut"
 CUT_NOISY: Final = "quantum.cut_noisy"
+NAMED_SEGMENTS: Final = "audience.segments"
+TRACK: Final = "track.record"
 
 VERSION: Final = 1
 
@@ -59,6 +61,8 @@ POOL_OF: Final[dict[str, PoolName]] = {
     CORESET: "quantum",
     CUT: "quantum",
     CUT_NOISY: "quantum",
+    NAMED_SEGMENTS: "upkeep",
+    TRACK: "upkeep",
 }
 
 # A task that must never stand behind another one of its pool, or never before one, has a queue of
@@ -67,6 +71,8 @@ QUEUE_OF: Final[dict[str, str]] = {
     CHURN_ONE: "churn.one",
     CUT_NOISY: "quantum-noisy",
     ASK_WORDS: "sequence.words",  # the dispatcher rings where none waits, and scans pile up
+    NAMED_SEGMENTS: "segments",
+    TRACK: "track",
 }
 
 # What a cron line may start by name, with the payload of a tick; ticks of beat are none of them.
@@ -101,7 +107,21 @@ class CanaryPayload(TypedDict):
     pool: str
 
 
-Payload = TickPayload | DeliverPayload | CanaryPayload
+class TrackPayload(TypedDict):
+    """What subscribers did, from whoever saw it: the one payload that holds what it is about.
+
+    Each event has `email` or `external_id`, `name`, `source_id` (the same one of a `source` is
+    recorded once), and as wanted `occurred_at` (ISO 8601; by default now) and `properties`. At most
+    1 000; sent by an application that shares the broker, with JSON as the serializer:
+    `app.send_task("track.record", kwargs={...}, queue="track")`.
+    """
+
+    v: int
+    source: str
+    events: list[dict[str, Any]]
+
+
+Payload = TickPayload | DeliverPayload | CanaryPayload | TrackPayload
 
 
 def tick() -> TickPayload:

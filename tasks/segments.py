@@ -21,6 +21,7 @@ from schedules.expression.nodes import (
     Compare,
     Count,
     DaysSince,
+    InSegment,
     Items,
     Last,
     Literal,
@@ -47,11 +48,17 @@ def segment_sql(
         expression: a condition, without an event in scope.
         now: up to when events count and from when ages do; by default the statement's own time.
     """
-    compiler = _Compiler(now)
+    compiler = Compiler(now)
     return compiler.condition(expression.root), compiler.parameters
 
 
-class _Compiler:
+class Compiler:
+    """Makes the SQL of one expression, each fact looked up by index for one subscriber.
+
+    What facts are is said by the methods that begin with `fact_`; whoever gathers them otherwise
+    says so there (`tasks.segment_query`).
+    """
+
     def __init__(self, now: dt.datetime | None) -> None:
         self.parameters: dict[str, Any] = {}
         self._now = "statement_timestamp()" if now is None else self._bind(now, "timestamptz")
@@ -75,10 +82,9 @@ class _Compiler:
                     return answer
                 return f"(CASE WHEN {' OR '.join(stale)} THEN NULL ELSE {answer} END)"
             case Topic(key=key):
-                return (
-                    "coalesce((SELECT x.opted_in FROM consent x WHERE x.subscriber_id = s.id"
-                    f" AND x.topic = {self._bind(key)}), false)"
-                )
+                return f"coalesce({self.fact_opted_in(key)}, false)"
+            case InSegment(name=name):
+                return self.fact_in_segment(name)
             case _:
                 return f"coalesce({self._json(node)} = CAST('true' AS jsonb), false)"
 
@@ -148,7 +154,7 @@ class _Compiler:
                 return f"NULLIF(s.attributes -> {self._bind(name)}, CAST('null' AS jsonb))"
             case Attribute() | Segment():
                 return f"to_jsonb({self._text(node)})"
-            case Topic():
+            case Topic() | InSegment():
                 return f"to_jsonb({self.condition(node)})"
             case _:
                 return f"to_jsonb({self._number(node)})"
@@ -160,12 +166,7 @@ class _Compiler:
             case Attribute(name=name) if name in COLUMNS:
                 return f"s.{name}"
             case Segment(name=name):
-                return (
-                    "(SELECT x.label FROM segment_member x WHERE x.subscriber_id = s.id AND x.run ="
-                    " (SELECT g.id FROM segment_run g WHERE g.promoted_at IS NOT NULL"
-                    f" AND g.segment = {self._bind(name)}"
-                    " ORDER BY g.promoted_at DESC, g.id DESC LIMIT 1))"
-                )
+                return self.fact_label(name)
             case _:
                 found = self._json(node)
                 return f"(CASE WHEN jsonb_typeof({found}) = 'string' THEN {found} #>> '{{}}' END)"
@@ -175,16 +176,10 @@ class _Compiler:
             case Literal(value=int() | Decimal() as value) if not isinstance(value, bool):
                 return self._bind(str(value), "numeric")
             case Count(event=event, within=within):
-                since = "" if within is None else f" AND x.occurred_at > {self._ago(within)}"
-                return f"CAST((SELECT count(*) {self._events(event)}{since}) AS numeric)"
+                return f"CAST({self.fact_count(event, within)} AS numeric)"
             case Score(name=name, max_age=max_age):
                 # As text: a double cast straight to numeric loses its last digits.
-                return (
-                    "(SELECT CAST(CAST(x.value AS text) AS numeric) FROM score x"
-                    f" WHERE x.name = {self._bind(name)} AND x.subscriber_id = s.id"
-                    f" AND x.scored_at > {self._ago(max_age)}"
-                    " AND abs(x.value) < CAST('Infinity' AS float8))"
-                )
+                return f"CAST(CAST({self.fact_score(name, max_age)} AS text) AS numeric)"
             case DaysSince(since=since_node):
                 days = f"extract(epoch FROM {self._now} - {self._date(since_node)}) / 86400"
                 return f"floor({days})"
@@ -206,7 +201,7 @@ class _Compiler:
             case Attribute(name="created_at"):
                 return "s.created_at"
             case Last(event=event):
-                return f"(SELECT max(x.occurred_at) {self._events(event)})"
+                return self.fact_last(event)
             case Literal(value=value):
                 return self._bind(instant_of(value), "timestamptz")
             case _:
@@ -220,10 +215,56 @@ class _Compiler:
                     f" FROM (SELECT {self._text(node)} AS t) d)"
                 )
 
-    def _events(self, name: str) -> str:
+    def fact_count(self, event: str, within: dt.timedelta | None) -> str:
+        """How many events, a bigint."""
+        since = "" if within is None else f" AND x.occurred_at > {self._ago(within)}"
+        return f"(SELECT count(*) FROM event x WHERE x.subscriber_id = s.id{self._events(event)}{since})"
+
+    def fact_last(self, event: str) -> str:
+        """When the last one was; NULL: never."""
         return (
-            "FROM event x WHERE x.subscriber_id = s.id"
-            f" AND x.name = {self._bind(name)} AND x.occurred_at <= {self._now}"
+            "(SELECT max(x.occurred_at) FROM event x WHERE x.subscriber_id = s.id"
+            f"{self._events(event)})"
+        )
+
+    def fact_score(self, name: str, max_age: dt.timedelta) -> str:
+        """A finite double that is fresh; NULL: stale."""
+        return f"(SELECT x.value FROM score x WHERE x.subscriber_id = s.id{self._scores(name, max_age)})"
+
+    def fact_label(self, segment: str) -> str:
+        """Text of the last promoted run; NULL: stale."""
+        return (
+            "(SELECT x.label FROM segment_member x WHERE x.subscriber_id = s.id"
+            f" AND x.run = {self._promoted(segment)})"
+        )
+
+    def fact_opted_in(self, topic: str) -> str:
+        """Yes or no; NULL: nobody asked."""
+        return (
+            "(SELECT x.opted_in FROM consent x WHERE x.subscriber_id = s.id"
+            f" AND x.topic = {self._bind(topic)})"
+        )
+
+    def fact_in_segment(self, segment: str) -> str:
+        """Yes or no, never NULL."""
+        return (
+            "EXISTS (SELECT 1 FROM segment_present x WHERE x.subscriber_id = s.id"
+            f" AND x.segment = {self._bind(segment)})"
+        )
+
+    def _events(self, name: str) -> str:
+        return f" AND x.name = {self._bind(name)} AND x.occurred_at <= {self._now}"
+
+    def _scores(self, name: str, max_age: dt.timedelta) -> str:
+        return (
+            f" AND x.name = {self._bind(name)} AND x.scored_at > {self._ago(max_age)}"
+            " AND abs(x.value) < CAST('Infinity' AS float8)"
+        )
+
+    def _promoted(self, segment: str) -> str:
+        return (
+            "(SELECT g.id FROM segment_run g WHERE g.promoted_at IS NOT NULL"
+            f" AND g.segment = {self._bind(segment)} ORDER BY g.promoted_at DESC, g.id DESC LIMIT 1)"
         )
 
     def _ago(self, span: dt.timedelta) -> str:

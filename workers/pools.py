@@ -106,7 +106,14 @@ _ALL = (
         needs="cirq",
         nice=10,
     ),
-    Pool("upkeep", "threads", 4, ("tasks.upkeep.entry", CANARY), settings=(DURATIONS,)),
+    # House-keeping, and what the audience needs: segments one at a time, events from producers.
+    Pool(
+        "upkeep",
+        "threads",
+        4,
+        ("tasks.upkeep.entry", "tasks.audience.entry", CANARY),
+        settings=(DURATIONS,),
+    ),
 )  # fmt: skip
 
 BY_NAME: dict[str, Pool] = {pool.name: pool for pool in _ALL}

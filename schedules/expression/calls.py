@@ -12,6 +12,7 @@ from schedules.expression.nodes import (
     Count,
     DaysSince,
     ExpressionError,
+    InSegment,
     Last,
     Literal,
     Node,
@@ -29,12 +30,6 @@ def call(name: str, argument: Node | None, options: Options, at: int) -> Node:
     Raises:
         ExpressionError: no such call, or not with these arguments.
     """
-    if name == "in_segment":
-        raise ExpressionError(
-            "in_segment() comes later: it is part of the language, but this release expects the"
-            " expression without it; write its condition out to publish now",
-            at,
-        )
     if name not in CALLS:
         near = difflib.get_close_matches(name, CALLS, n=1)
         move = f"did you mean {near[0]}()?" if near else "use one of them"
@@ -94,6 +89,10 @@ def _topic(argument: Node, options: Options, at: int) -> Node:
     return Topic(_text("topic", argument), at)
 
 
+def _in_segment(argument: Node, options: Options, at: int) -> Node:
+    return InSegment(_text("in_segment", argument), at)
+
+
 def _text(name: str, argument: Node) -> str:
     if not isinstance(argument, Literal) or not isinstance(argument.value, str):
         raise ExpressionError(
@@ -132,5 +131,6 @@ CALLS: Final[
     "score": (_score, ("max_age",), "score('churn', max_age='24h')"),
     "segment": (_segment, ("promoted",), "segment('value', promoted=true)"),
     "topic": (_topic, (), "topic('product-news')"),
+    "in_segment": (_in_segment, (), "in_segment('lapsed')"),
 }  # fmt: skip
 """Name → how its node is made, its options, and how it is written."""

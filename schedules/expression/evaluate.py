@@ -25,6 +25,7 @@ from schedules.expression.nodes import (
     Compare,
     Count,
     DaysSince,
+    InSegment,
     Items,
     Last,
     Literal,
@@ -64,6 +65,7 @@ class Known:
         segments: name → label, only of the last promoted run.
         topics: key → opted in; missing: nobody asked.
         event: properties, where an event is in scope.
+        memberships: keys of the named segments that they are in, of those that were asked for.
     """
 
     now: datetime
@@ -74,6 +76,7 @@ class Known:
     segments: Mapping[str, str] = field(default_factory=dict)
     topics: Mapping[str, bool] = field(default_factory=dict)
     event: Mapping[str, Any] | None = None
+    memberships: frozenset[str] = frozenset()
 
 
 def evaluate(node: Node, known: Known) -> Any:
@@ -223,6 +226,7 @@ _RULES: Final[dict[type, Callable[[Any, Known], Any]]] = {
     Score: lambda node, known: known.scores.get((node.name, node.max_age), STALE),
     Segment: lambda node, known: known.segments.get(node.name, STALE),
     Topic: lambda node, known: known.topics.get(node.key, False),
+    InSegment: lambda node, known: node.name in known.memberships,
     Minus: _minus,
     Arithmetic: _arithmetic,
     Compare: _compare,

@@ -103,6 +103,14 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True)
+class InSegment:
+    """Whether the subscriber is in a named segment, as it was last evaluated."""
+
+    name: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Minus:
     """The negative of a number."""
 
@@ -149,7 +157,7 @@ class Logic:
 
 Node: TypeAlias = (
     Literal | Items | Attribute | Property | Count | Last | DaysSince | Score | Segment | Topic
-    | Minus | Arithmetic | Compare | Not | Logic
+    | InSegment | Minus | Arithmetic | Compare | Not | Logic
 )  # fmt: skip
 
 
@@ -178,6 +186,7 @@ class Needs:
         scores: (name, max_age).
         segments: names.
         topics: keys.
+        memberships: keys of named segments.
         stale_at: where the first score or segment is asked for, if any is.
     """
 
@@ -188,6 +197,7 @@ class Needs:
     segments: frozenset[str] = frozenset()
     topics: frozenset[str] = frozenset()
     stale_at: int | None = field(default=None, compare=False)
+    memberships: frozenset[str] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
@@ -198,6 +208,7 @@ class Needs:
             self.segments | other.segments,
             self.topics | other.topics,
             self.stale_at if self.stale_at is not None else other.stale_at,
+            self.memberships | other.memberships,
         )
 
     def __bool__(self) -> bool:
@@ -216,4 +227,5 @@ class Needs:
             frozenset(n.name for n in nodes if isinstance(n, Segment)),
             frozenset(n.key for n in nodes if isinstance(n, Topic)),
             min(stale, default=None),
+            frozenset(n.name for n in nodes if isinstance(n, InSegment)),
         )

@@ -13,6 +13,7 @@ from schedules.expression.nodes import (
     Count,
     DaysSince,
     ExpressionError,
+    InSegment,
     Items,
     Last,
     Literal,
@@ -72,7 +73,7 @@ def type_of(node: Node) -> Type:
             return Type.DATE
         case Segment():
             return Type.TEXT
-        case Topic() | Compare() | Not() | Logic():
+        case Topic() | InSegment() | Compare() | Not() | Logic():
             return Type.BOOLEAN
 
 

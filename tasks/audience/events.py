@@ -1,4 +1,4 @@
-"""Events in: what subscribers did, from a CSV stream, each event of a source once.
+"""Events in: what subscribers did, from CSV, Parquet or NDJSON, each event of a source once.
 
 A chunk is one transaction. An event is known by (source, source_id); a row whose subscriber is not
 there is refused and stays unknown, so that it can come again once the subscriber has been imported.
@@ -17,6 +17,8 @@ import psycopg
 from models.session import Database
 from tasks.audience.csvfile import CsvFile
 from tasks.audience.event_row import REQUIRED, BadEvent, Found, moment, read_event
+from tasks.audience.ndjsonfile import NdjsonFile, is_ndjson
+from tasks.audience.parquetfile import ParquetFile, is_parquet
 from tasks.audience.rejects import Rejects
 from tasks.audience.shift import fix_shift, shift_to_yesterday, stored_shift
 from tasks.audience.staging import BY_HASH, BY_INDEX, encode
@@ -104,14 +106,15 @@ def import_events(
     chunk: int = CHUNK,
     on_chunk: Callable[[EventTally], None] = lambda tally: None,
 ) -> EventTally:
-    """Read events from CSV and record those that are not there yet.
+    """Read events from CSV, Parquet or NDJSON and record those that are not there yet.
 
     Columns: `email` or `external_id`, `name`, `occurred_at` (ISO 8601; UTC where it has no offset),
-    `source_id`; every other column becomes a property.
+    `source_id`; every other column becomes a property: text, or as `amount:number`, `items:int` and
+    `paid:bool` say, or as its type in Parquet. A line of NDJSON is an object of the same names.
 
     Args:
         database: where to.
-        source_file: the CSV bytes, seekable if `shift_to_today`.
+        source_file: the bytes, seekable if `shift_to_today`, and for Parquet.
         name: what messages call the file.
         source: who gave the `source_id`s out.
         secret: key of the identities.
@@ -164,8 +167,14 @@ def import_events(
     return tally
 
 
-def _open(source_file: BinaryIO, name: str) -> CsvFile:
-    file = CsvFile(source_file, name, required=REQUIRED)
+def _open(source_file: BinaryIO, name: str) -> CsvFile | ParquetFile | NdjsonFile:
+    file: CsvFile | ParquetFile | NdjsonFile
+    if is_parquet(source_file):
+        file = ParquetFile(source_file, name, required=REQUIRED)
+    elif is_ndjson(source_file):
+        file = NdjsonFile(source_file, name)
+    else:
+        file = CsvFile(source_file, name, required=REQUIRED)
     if not {"email", "external_id"} & set(file.columns):
         raise Permanent(f"{name} has neither a column email nor a column external_id; add one")
     return file
@@ -192,7 +201,11 @@ def _last(source_file: BinaryIO, name: str) -> dt.datetime:
 
 
 def _chunks(
-    file: CsvFile, secret: bytes, rejects: Rejects, tally: EventTally, size: int
+    file: CsvFile | ParquetFile | NdjsonFile,
+    secret: bytes,
+    rejects: Rejects,
+    tally: EventTally,
+    size: int,
 ) -> Iterator[list[Found]]:
     """Events with one row a source_id, `size` rows of the file at a time; the first row counts."""
     at = {column: index for index, column in enumerate(file.columns)}

@@ -131,7 +131,7 @@ class ParquetFile:
             name = name.casefold()
         if types.is_dictionary(kind):
             kind = kind.value_type
-        typed = name not in FIELDS and not name.startswith(TOPIC_PREFIX)
+        typed = name not in (*FIELDS, *required) and not name.startswith(TOPIC_PREFIX)
         if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
             return name, str
         if hasattr(types, "is_string_view") and types.is_string_view(kind):

@@ -20,6 +20,7 @@ from schedules.fires import Fire, Judged, fires
 from schedules.localtime import TZDATA_VERSION
 from schedules.reading import suggest
 from tasks import names
+from tasks.membership import segment_keys
 from tasks.sequence import cron
 from tasks.sequence.publish import topic_keys
 
@@ -68,7 +69,7 @@ class Change:
 def findings(connection: Connection, crontab: Crontab) -> list[Finding]:
     """What is wrong with a file that only the fleet knows: sequences, topics and tasks that are not there."""
     published = set(connection.execute(SEQUENCES).scalars())
-    topics = topic_keys(connection)
+    topics, segments = topic_keys(connection), segment_keys(connection)
     found = []
     for place, line in enumerate(crontab.lines):
         if (task := line.target.get("task")) is not None:
@@ -81,7 +82,8 @@ def findings(connection: Connection, crontab: Crontab) -> list[Finding]:
             )
             why = None if key in published else f"no sequence {key!r} is published; {near}"
             where = ("schedules", place, "target", "sequence")
-            if why is None and (why := _segment_fault(line.target.get("segment"), topics)):
+            condition = line.target.get("segment")
+            if why is None and (why := _segment_fault(condition, topics, segments)):
                 where = ("schedules", place, "target", "segment")
         if why:
             found.append(crontab.located.finding(where, f"schedule {line.key!r}: {why}"))
@@ -127,8 +129,11 @@ def _task_fault(task: str) -> str | None:
     return f"{task!r} is no task that a schedule may start: expected {expected}; correct it"
 
 
-def _segment_fault(segment: str | None, topics: set[str]) -> str | None:
-    """Topics of its condition that nobody can have opted in to; the rest was judged when it was read."""
+def _segment_fault(segment: str | None, topics: set[str], segments: set[str]) -> str | None:
+    """Topics and segments of its condition that are not there; the rest was judged when it was read."""
+    if lost := sorted(read(segment).needs.memberships - segments) if segment else []:
+        move = suggest(lost[0], segments) or "apply it first with `dripfleet segment apply FILE`"
+        return f"segment {lost[0]!r} does not exist; {move}"
     unknown = sorted(read(segment).needs.topics - topics) if segment else []
     if not unknown:
         return None

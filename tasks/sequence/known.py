@@ -57,6 +57,10 @@ TOPICS = text("""
 SELECT c.subscriber_id, c.topic, c.opted_in FROM consent c
 WHERE c.subscriber_id = ANY(:ids) AND c.topic = ANY(:topics)
 """)
+MEMBERSHIPS = text("""
+SELECT p.subscriber_id, p.segment FROM segment_present p
+WHERE p.segment = ANY(:keys) AND p.subscriber_id = ANY(:ids)
+""")
 
 # What happened before somebody entered is no conversion, also when it was imported later; a day is
 # left for sources that know the date alone.
@@ -95,6 +99,7 @@ def known_of(
             gathered.scores.get(s, {}),
             gathered.segments.get(s, {}),
             gathered.topics.get(s, {}),
+            memberships=frozenset(gathered.memberships.get(s, ())),
         )
         for s in needs
     }
@@ -130,6 +135,7 @@ class _Gathered:
         self.scores: dict[int, dict[tuple[str, dt.timedelta], Decimal]] = {}
         self.segments: dict[int, dict[str, str]] = {}
         self.topics: dict[int, dict[str, bool]] = {}
+        self.memberships: dict[int, set[str]] = {}
         self._connection, self._needs, self._now = connection, needs, now
 
     def fetch(self) -> None:
@@ -162,6 +168,10 @@ class _Gathered:
             ids = [s for s, need in needs.items() if need.topics]
             for row in self._connection.execute(TOPICS, {"topics": topics, "ids": ids}):
                 self.topics.setdefault(row.subscriber_id, {})[row.topic] = row.opted_in
+        if keys := sorted(set().union(*(need.memberships for need in needs.values()))):
+            ids = [s for s, need in needs.items() if need.memberships]
+            for row in self._connection.execute(MEMBERSHIPS, {"keys": keys, "ids": ids}):
+                self.memberships.setdefault(row.subscriber_id, set()).add(row.segment)
 
     def _ask(self, query: Any, asked: list[Any]) -> Any:
         values = {"ids": [each[0] for each in asked], "names": [each[1] for each in asked]}

@@ -79,6 +79,21 @@ SELECT n.template, min(n.who) AS who FROM (
 WHERE n.template IS NOT NULL AND NOT EXISTS (SELECT 1 FROM template t WHERE t.name = n.template)
 GROUP BY 1 ORDER BY 1
 """)
+SEGMENTS_STAND = text("SELECT to_regclass('segment_present') IS NOT NULL")
+SEGMENTS = text("""
+SELECT g.key, g.fault, g.faults,
+    extract(epoch FROM clock_timestamp() - g.due_at)::float8 AS overdue,
+    extract(epoch FROM clock_timestamp() - g.evaluated_at)::float8 AS evaluated
+FROM segment g ORDER BY 1
+""")
+TOUCHED = text("""
+SELECT extract(epoch FROM clock_timestamp() - min(t.due_at))::float8 FROM segment_touch t
+WHERE t.due_at <= (SELECT clock_timestamp())
+""")
+REFUSED_EVENTS = text("""
+SELECT e.reason, count(*) AS n FROM (SELECT reason FROM event_refused LIMIT :most) e
+GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5
+""")
 SCHEDULES_STAND = text("SELECT to_regclass('schedule') IS NOT NULL")
 SCHEDULES = text("""
 SELECT s.key, s.fault, s.target ->> 'task' AS task, w.sequence, s.paused,
@@ -109,6 +124,17 @@ class OpenTransaction:
     application: str
     state: str
     age: float
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentState:
+    """A named segment: `overdue` is negative before its time; `evaluated` None: never."""
+
+    key: str
+    fault: str | None
+    faults: int
+    overdue: float
+    evaluated: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +205,22 @@ def open_transactions(connection: Connection, older: float) -> list[OpenTransact
 def missing_templates(connection: Connection) -> dict[str, str]:
     """Templates that published sequences or queued mails name and that are not there → who names it."""
     return {row.template: row.who for row in connection.execute(TEMPLATES, {"most": MOST})}
+
+
+def segments(connection: Connection) -> tuple[list[SegmentState], float | None]:
+    """Every named segment, and how long the first touch waits; none where the schema is older."""
+    if not connection.execute(SEGMENTS_STAND).scalar_one():
+        return [], None
+    waits: float | None = connection.execute(TOUCHED).scalar_one()
+    return [SegmentState(**row._mapping) for row in connection.execute(SEGMENTS)], waits
+
+
+def refused_events(connection: Connection) -> dict[str, int]:
+    """Why events of producers were refused → how many are kept, the five most frequent."""
+    if not connection.execute(SEGMENTS_STAND).scalar_one():
+        return {}
+    rows = connection.execute(REFUSED_EVENTS, {"most": MOST})
+    return {row.reason: row.n for row in rows}
 
 
 def schedules(connection: Connection) -> list[ScheduleState]:

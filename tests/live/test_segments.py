@@ -19,6 +19,7 @@ from models.session import Database
 from schedules.expression import ExpressionError, read
 from schedules.expression.evaluate import STALE, holds
 from tasks.errors import Permanent
+from tasks.segment_query import segment_query
 from tasks.segments import segment_sql
 from tasks.sequence.enroll import BATCH, Tally, enroll_all, enroll_selected
 from tasks.sequence.known import known_of
@@ -39,7 +40,7 @@ LEAVES = [
     "days_since(last('buy'))", "days_since(sub.a)", "days_since(sub.b)", "days_since(sub.c)",
     "days_since('2026-02-01')", "score('fresh', max_age='24h')", "score('fresh', max_age='2h')",
     "segment('value', promoted=true)", "segment('never', promoted=true)", "topic('news')",
-    "['a', 1, true]", "['high', 'Zoë', 'stopped']", "[0.10, 2]", "['x', 'subscribed']",
+    "in_segment('vip')", "in_segment('none')", "['a', 1, true]", "['high', 'Zoë', 'stopped']", "[0.10, 2]", "['x', 'subscribed']",
 ]  # fmt: skip
 OPS = ["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
 
@@ -61,7 +62,7 @@ def expressions(chance: random.Random, n: int) -> list[str]:
         if depth and kind < 0.5:
             return f"not {condition(depth - 1)}"
         if kind < 0.55:
-            return chance.choice(["sub.a", "sub.b", "topic('news')", "true"])
+            return chance.choice(["sub.a", "sub.b", "topic('news')", "in_segment('vip')", "true"])
         return f"{value(2)} {chance.choice(OPS)} {value(2)}"
 
     found: list[str] = []
@@ -147,6 +148,12 @@ def populate(database: Database, chance: random.Random) -> list[int]:
                 id=id_,
                 o=chance.random() < 0.5,
             )
+        if chance.random() < 0.4:
+            run(
+                database,
+                "INSERT INTO segment_present VALUES ('vip', :id, 1, now()), ('x', :id, 1, now())",
+                id=id_,
+            )
     run(
         database,
         "UPDATE subscriber SET stopped_at = now(), stopped_reason = 'x' WHERE id = ANY(:ids)",
@@ -169,11 +176,16 @@ def test_sql_says_of_everybody_what_evaluate_says(database: Database) -> None:
                 text(f"SELECT s.id, ({sql}) AS answer FROM subscriber s"), parameters
             )
             said = {row.id: row.answer for row in rows}
+            gathered, values = segment_query(expression, now=now)
+            at_once = {
+                row.subscriber_id: row.answer for row in connection.execute(text(gathered), values)
+            }
             known = known_of(connection, [(id_, expression.needs) for id_ in ids], now)
         for id_ in ids:
             answer = holds(expression.root, known[id_])
             expected = None if answer is STALE else answer
             assert said[id_] is expected, f"seed {seed}: {source} of {known[id_]}"
+            assert at_once.get(id_, False) is expected, f"seed {seed}, gathered: {source}"
             answers.add(expected)
     assert answers == {True, False, None}
 
@@ -186,6 +198,7 @@ def test_facts_are_fetched_by_one_query_a_kind_and_none_that_nobody_needs(
     every = read(
         "sub.a == 1 and count('x') > 0 and count('y', within='1d') > 0 and days_since(last('x')) > 1"
         " and score('s', max_age='1h') > 0 and segment('g', promoted=true) == 'a' and topic('t')"
+        " and in_segment('n')"
     ).needs
 
     def queries(source: str | None) -> int:
@@ -197,7 +210,7 @@ def test_facts_are_fetched_by_one_query_a_kind_and_none_that_nobody_needs(
             known_of(connection, [(id_, needs) for id_ in ids], now)
         return len(asked)
 
-    assert queries(None) == 6
+    assert queries(None) == 7
     assert queries("count('x') > 1") == 1
     assert queries("1 < 2") == 0
 

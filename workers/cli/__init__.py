@@ -32,6 +32,7 @@ COMMANDS = (
     "stream",
     "subscribers",
     "events",
+    "segment",
     "quantum",
     "words",
     "status",

@@ -29,7 +29,8 @@ def register(app: typer.Typer) -> None:
         "dripfleet enqueue thank-you --all\n\n"
         "dripfleet enqueue win-back --emails people.txt\n\n"
         "dripfleet enqueue win-back --segment \"sub.country in ['DE', 'AT'] and"
-        " count('purchase', within='90d') == 0\" --dry-run",
+        " count('purchase', within='90d') == 0\" --dry-run\n\n"
+        "dripfleet enqueue win-back --segment lapsed",
     )(enqueue)
 
 
@@ -41,9 +42,9 @@ def enqueue(
     everybody: bool = typer.Option(False, "--all", help="Every subscriber."),
     segment: str | None = typer.Option(
         None,
-        metavar="EXPR",
-        help="Those of whom this condition holds, such as \"sub.country == 'DE'\"; who needs a score"
-        " that is missing or too old to tell is left out.",
+        metavar="EXPR|KEY",
+        help="Those of whom this condition holds, such as \"sub.country == 'DE'\", or who are in the"
+        " named segment of that key; who needs a score that is missing or too old to tell is left out.",
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would happen, write nothing."),
     rejects: Path | None = typer.Option(
@@ -110,9 +111,10 @@ def enqueue(
 
 def _condition(text: str) -> Expression:
     from schedules.expression import ExpressionError, read
+    from schedules.segment import as_condition
 
     try:
-        return read(text)
+        return read(as_condition(text))
     except ExpressionError as error:
         raise typer.BadParameter(
             f"at character {error.at + 1}: {error}", param_hint="--segment"
@@ -120,7 +122,8 @@ def _condition(text: str) -> Expression:
 
 
 def _predicate(database: Database, condition: Expression) -> tuple[str, dict[str, Any]]:
-    """The condition as SQL, once its topics are known to be there."""
+    """The condition as SQL, once its topics and segments are known to be there."""
+    from tasks.membership import segment_keys
     from tasks.segments import segment_sql
     from tasks.sequence.publish import topic_keys
 
@@ -129,6 +132,12 @@ def _predicate(database: Database, condition: Expression) -> tuple[str, dict[str
             raise typer.BadParameter(
                 f"topic {unknown[0]!r} does not exist: expected one that subscribers can opt in to;"
                 " correct the name",
+                param_hint="--segment",
+            )
+        if unknown := sorted(condition.needs.memberships - segment_keys(connection)):
+            raise typer.BadParameter(
+                f"segment {unknown[0]!r} does not exist: expected one that `dripfleet segment list`"
+                " names; correct the name, or apply its file",
                 param_hint="--segment",
             )
     return segment_sql(condition)

@@ -13,6 +13,7 @@ import typer
 
 from workers.cli.context import connected
 from workers.cli.render import emit, number, plain, progress, say
+from workers.cli.segment import without_log
 from workers.cli.subscribers import beside, opened, position, tell_rejects
 
 if TYPE_CHECKING:
@@ -37,10 +38,14 @@ def _group() -> None:
     "import",
     epilog="Examples:\n\ndripfleet events import purchases.csv --source shop\n\n"
     "dripfleet events import purchases.csv --source shop --dry-run\n\n"
+    "dripfleet events import purchases.parquet --source shop\n\n"
+    "zcat clicks.ndjson.gz | dripfleet events import - --source clicks\n\n"
     "dripfleet events import sample.csv --source sample --shift-to-today",
 )
 def import_(
-    file: str = typer.Argument(help="A CSV file in UTF-8 with a header row, or - for stdin."),
+    file: str = typer.Argument(
+        help="A CSV file in UTF-8 with a header row, a Parquet file, NDJSON, or - for stdin."
+    ),
     source: str | None = typer.Option(
         None, help="Who gave the source_ids out; by default the file's name."
     ),
@@ -55,10 +60,12 @@ def import_(
     ),
     as_json: bool = typer.Option(False, "--json", help="Summary as JSON."),
 ) -> None:
-    """Bring events in from a CSV file; an event that is there already is not recorded twice.
+    """Bring events in from a file; an event that is there already is not recorded twice.
 
     Columns: email or external_id, name, occurred_at (ISO 8601), source_id; every other column
-    becomes a property. Rows whose subscriber is unknown go to the rejects file.
+    becomes a property: text, or as `amount:number`, `items:int`, `paid:bool` say, or as its type in
+    Parquet. A line of NDJSON is an object of the same names. Rows whose subscriber is unknown go to
+    the rejects file.
     """
     from tasks.audience.events import EventTally, import_events
     from tasks.audience.rejects import Rejects
@@ -66,7 +73,7 @@ def import_(
 
     if source is None and file == "-":
         raise typer.BadParameter("stdin has no name; name the source with --source")
-    origin = source or Path(file).name.removesuffix(".csv")
+    origin = source or Path(file).stem
     with (
         opened(file) as (stream, name),
         _seekable(stream, shift_to_today and file == "-") as content,
@@ -176,6 +183,43 @@ def add(
         title="what would happen" if dry_run else None,
         as_json=as_json,
     )
+
+
+@events.command(
+    epilog="Examples:\n\ndripfleet events refused\n\ndripfleet events refused --retry\n\n"
+    "dripfleet events refused -n 1000 --json\n\ndripfleet events refused --drop",
+)
+def refused(
+    n: int = typer.Option(50, "-n", min=1, max=10_000, help="How many of them."),
+    after: int = typer.Option(0, help="Go on behind this id."),
+    retry: bool = typer.Option(False, "--retry", help="Record what can be recorded now."),
+    drop: bool = typer.Option(False, "--drop", help="Forget them."),
+    as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
+) -> None:
+    """List events that producers sent (`track.record`) and that were refused, with the reason.
+
+    They are kept until they are recorded, as with --retry once their subscribers are there, or
+    dropped.
+    """
+    from tasks.audience import track
+    from tasks.audience.settings import load
+    from tasks.audience.store import check_secret
+
+    if retry and drop:
+        raise typer.BadParameter("expected --retry or --drop, not both")
+    with connected() as services, services.database.transaction() as connection:
+        rows = track.refused(connection, n, after)
+        if retry:
+            secret = load().key
+            check_secret(connection, secret)
+            with without_log():
+                told = track.retry(connection, secret, rows)
+            emit(told, as_json=as_json)
+            return
+        if drop:
+            say(f"dropped {number(track.forget(connection, [row['id'] for row in rows]))} events")
+            return
+    emit(plain(rows), title="Refused events", as_json=as_json)
 
 
 @contextmanager

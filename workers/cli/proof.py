@@ -21,6 +21,7 @@ from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.render import Bundle, Rendered, bundle_from_folder
 from tasks.send.settings import SendSettings
+from tasks.sequence.asked_segments import segment_findings
 from tasks.sequence.publish import MADE_UP, Sample, template_names
 from tasks.sequence.validate import validate
 from workers.cli import personal
@@ -77,6 +78,7 @@ def prove(
     root: Path,
     *,
     topics: set[str] | None = None,
+    segments: set[str] | None = None,
     samples: Sequence[Sample] = (),
 ) -> Proof:
     """Read every file, look up what it names, and render its templates.
@@ -85,6 +87,7 @@ def prove(
         paths: sequence files.
         root: the folder of templates.
         topics: those that exist; None takes every topic for one that does.
+        segments: those that exist; None takes every segment for one that does.
         samples: whom to render for; empty: made-up subscribers.
 
     Raises:
@@ -113,6 +116,9 @@ def prove(
             loaded.located,
             template_exists=kitchen.exists,
             topic_exists=lambda key: topics is None or key in topics,
+        )
+        found += segment_findings(
+            sequence, loaded.located, lambda key: segments is None or key in segments
         )
         for name in template_names(sequence):
             if kitchen.exists(name) and (fault := kitchen.fault(name)) is not None:

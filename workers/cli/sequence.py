@@ -209,6 +209,7 @@ def _prove(
     templates: Path | None,
     create_topics: bool = False,
 ) -> Proof:
+    from tasks.membership import segment_keys
     from tasks.sequence.publish import sample_subscribers, topic_keys
     from workers.cli.proof import installed_templates, prove
 
@@ -220,7 +221,8 @@ def _prove(
     with database.snapshot() as connection:
         topics = None if create_topics else topic_keys(connection)
         samples = sample_subscribers(connection)
-    return prove(files, root, topics=topics, samples=samples)
+        segments = segment_keys(connection)
+    return prove(files, root, topics=topics, segments=segments, samples=samples)
 
 
 def _tell(proof: Proof, findings: bool = True) -> None:

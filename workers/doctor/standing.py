@@ -42,6 +42,8 @@ def look(database: Database) -> Iterator[Finding]:
         ("transactions", transactions),
         ("templates", templates),
         ("schedules", schedules),
+        ("segments", segments),
+        ("refused events", refused_events),
     ):
         try:
             with database.transaction() as connection:
@@ -265,6 +267,49 @@ def schedules(connection: Connection) -> Iterator[Finding]:
             yield error(f"schedule {line.key}", fault, hint)
     if found and not bad:
         yield fine("schedules", f"{len(found)} cron lines are sound")
+
+
+def segments(connection: Connection) -> Iterator[Finding]:
+    """Named segments that fail, or whose time has long come: who is in them is out of date."""
+    found, waits = checks.segments(connection)
+    slo, bad = promised(), False
+    for each in found:
+        since = (
+            "never evaluated" if each.evaluated is None else f"as of {words(each.evaluated)} ago"
+        )
+        if each.fault is not None:
+            bad = True
+            yield error(
+                f"segment {each.key}",
+                f"failed {each.faults} times ({each.fault}); its members are {since}",
+                f"see `dripfleet segment preview {each.key}`, mend its file, `dripfleet segment apply`",
+            )
+        elif each.overdue > slo:
+            bad = True
+            yield error(
+                f"segment {each.key}",
+                f"was to be evaluated {words(each.overdue)} ago; its members are {since}",
+                "look whether beat, the sequence and the upkeep pool run: `dripfleet status`",
+            )
+    if (waits or 0) > slo:
+        bad = True
+        yield error(
+            "segments",
+            f"what happened {words(waits)} ago has moved nobody yet",
+            "look whether beat, the sequence and the upkeep pool run: `dripfleet status`",
+        )
+    if found and not bad:
+        yield fine("segments", f"{len(found)} are evaluated in time")
+
+
+def refused_events(connection: Connection) -> Iterator[Finding]:
+    """Events that producers sent and that are no row of `event`, since something is wrong with them."""
+    for reason, n in checks.refused_events(connection).items():
+        yield warning(
+            "refused events",
+            f"{n} × {reason}",
+            "`dripfleet events refused`; mend it where they come from, then `events refused --retry`",
+        )
 
 
 def promised() -> float:
