@@ -99,7 +99,8 @@ class Enrollment(Base):
     """A subscriber on the way through a sequence.
 
     `step_id` is where it stands, `step_started_at` when that step began (NULL: not yet), `due_at`
-    when the planner looks again. While a message of it is live, `due_at` is NULL.
+    when the planner looks again. While a message of it is live, `due_at` is NULL. `triggered_at`
+    is when the event happened that let it in.
     """
 
     __tablename__ = "enrollment"
@@ -116,6 +117,7 @@ class Enrollment(Base):
         ),
         Index("enrollment_due_at_idx", "due_at", postgresql_where=text("due_at IS NOT NULL")),
         Index("enrollment_subscriber_id_idx", "subscriber_id"),
+        Index("enrollment_active_idx", "sequence_key", postgresql_where=text("active")),
         Index(
             "enrollment_parked_from_idx",
             "sequence_key",
@@ -141,6 +143,7 @@ class Enrollment(Base):
     due_at: Mapped[dt.datetime | None]
     parked_from: Mapped[dt.datetime | None]
     dedupe_key: Mapped[str | None]
+    triggered_at: Mapped[dt.datetime | None]
     active: Mapped[bool] = mapped_column(server_default=text("true"))
     entered_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     ended_at: Mapped[dt.datetime | None]
@@ -168,7 +171,8 @@ class Schedule(Base):
 
     `next_wall` is the local time that the line says, `next_fire_at` the instant it was resolved to
     by the zone data of `tzdata`; both are NULL while it is paused, or has a `fault`. `target` is
-    `{"sequence": key, "audience": "all"}`, `{"into": key, "segment": condition}` or `{"task": name}`.
+    `{"sequence": key, "audience": "all"}`, `{"into": key, "segment": condition}` or `{"task": name}`;
+    with `own`, a version, it is the line that this version of the sequence itself holds.
     """
 
     __tablename__ = "schedule"

@@ -2,6 +2,7 @@
 
 from models import (
     audience,
+    entry,
     fleet,
     message,
     named_segment,
@@ -14,6 +15,7 @@ from models import (
 
 __all__ = [
     "audience",
+    "entry",
     "fleet",
     "message",
     "named_segment",

@@ -18,14 +18,14 @@ VALUE: Final = 'an expression in text such as "sub.visits + 1"'
 
 
 def read_expression(
-    table: Table, key: str, *, condition: bool = True, scores: bool = True
+    table: Table, key: str, *, condition: bool = True, scores: bool = True, event: bool = False
 ) -> Expression | None:
     """Read a required expression; what is wrong with it is reported at its line and column."""
     text = table.text(key, CONDITION if condition else VALUE, str, required=True)
     if text is None:
         return None
     try:
-        return read(text, condition=condition, scores=scores)
+        return read(text, condition=condition, scores=scores, event=event)
     except ExpressionError as error:
         line, column = _place(table.values[key], error.at)
         message = f"{key!r} of {table.name}: {error}"

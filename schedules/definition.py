@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, cast
 
+from schedules.entry import BY_HAND, Entry, entry_from_json, entry_to_json
 from schedules.expression import ExpressionError, Needs
+from schedules.fires import CatchUp as Fires
+from schedules.goal import (
+    Goal,
+    Holdout,
+    goal_from_json,
+    goal_to_json,
+    holdout_from_json,
+    holdout_to_json,
+)
 from schedules.kinds import (
     BranchStep,
     Case,
@@ -38,7 +48,8 @@ from schedules.stored import (
 )
 
 __all__ = [
-    "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep", "OnLate", "SendStep",
+    "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep", "Goal", "Holdout",
+    "OnLate", "SendStep",
     "Sequence", "Step", "StreamClass", "Timezone", "UntilDate", "UpdateStep", "WaitStep",
     "successors",
 ]  # fmt: skip
@@ -58,23 +69,17 @@ class Timezone:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """How people come in; by hand (``dripfleet enqueue``) so far."""
-
-    manual: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class CatchUp:
     """What becomes of a send that is late.
 
     ``max_lateness`` None means that nothing is ever too late; beyond it ``on_late`` decides. Late
-    sends within it are spread over ``spread``, where given.
+    sends within it are spread over ``spread``, where given. ``fires`` is for those of its cron line.
     """
 
     max_lateness: timedelta | None = None
     on_late: OnLate = "skip"
     spread: timedelta | None = None
+    fires: Fires = "latest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +100,11 @@ class Sequence:
     topic: str | None = None
     priority: int = 50
     timezone: Timezone = Timezone()
-    entry: Entry = Entry()
+    entry: Entry = BY_HAND
     catch_up: CatchUp = CatchUp()
     exits: tuple[ExitRule, ...] = ()
+    goal: Goal | None = None
+    holdout: Holdout | None = None
     needs: Needs = field(init=False, repr=False, compare=False)
     _by_id: dict[str, Step] = field(init=False, repr=False, compare=False)
 
@@ -145,13 +152,16 @@ class Sequence:
                 "topic": self.topic,
                 "priority": self.priority,
                 "timezone": {"source": self.timezone.source, "fallback": self.timezone.fallback},
-                "entry": {"manual": self.entry.manual},
+                "entry": entry_to_json(self.entry),
                 "catch_up": {
                     "max_lateness": self.catch_up.max_lateness,
                     "on_late": self.catch_up.on_late,
                     "spread": self.catch_up.spread,
+                    "fires": None if self.catch_up.fires == "latest" else self.catch_up.fires,
                 },
                 "exit": [rule_to_json(rule) for rule in self.exits] or None,
+                "goal": goal_to_json(self.goal),
+                "holdout": holdout_to_json(self.holdout),
                 "steps": [step_to_json(step) for step in self.steps],
             }
         )
@@ -181,14 +191,17 @@ class Sequence:
                 topic=data.get("topic"),
                 priority=data["priority"],
                 timezone=Timezone(**data["timezone"]),
-                entry=Entry(**data["entry"]),
+                entry=entry_from_json(data["entry"]),
                 catch_up=CatchUp(
                     max_lateness=duration(catch_up.get("max_lateness")),
                     on_late=cast(OnLate, catch_up["on_late"]),
                     spread=duration(catch_up.get("spread")),
+                    fires=cast(Fires, catch_up.get("fires", "latest")),
                 ),
                 steps=tuple(step_from_json(step) for step in data["steps"]),
                 exits=tuple(rule_from_json(rule) for rule in data.get("exit", ())),
+                goal=goal_from_json(data.get("goal")),
+                holdout=holdout_from_json(data.get("holdout")),
             )
         except (KeyError, TypeError, ExpressionError) as error:
             raise ValueError(

@@ -16,16 +16,18 @@ from ruamel.yaml.nodes import MappingNode
 
 from schedules.definition import (
     CatchUp,
-    Entry,
     Sequence,
     StreamClass,
     Timezone,
     WaitStep,
 )
+from schedules.door import read_entry
 from schedules.durations import parse_duration
 from schedules.exits import read_exits
 from schedules.findings import DefinitionError, Finding, Located
+from schedules.fires import CatchUp as Fires
 from schedules.localtime import is_zone, zones
+from schedules.measuring import read_goal, read_holdout
 from schedules.reading import Report, Table, compose, suggest
 from schedules.steps import read_lateness, read_steps
 from schedules.waits import DURATION
@@ -36,13 +38,11 @@ LARGEST_FILE: Final = 1_000_000
 """Bytes; no sequence written by people comes near it."""
 
 _KEYS: Final = (
-    "key", "title", "class", "topic", "priority", "timezone", "entry", "catch_up", "exit", "steps",
+    "key", "title", "class", "topic", "priority", "timezone", "entry", "catch_up", "exit", "goal",
+    "holdout", "steps",
 )  # fmt: skip
-_KEYS_LATER: Final = ("goal", "holdout", "limits", "pause", "publish")
-_ENTRY_LATER: Final = (
-    "trigger", "segment", "edge", "schedule", "audience", "filter", "on_stale_score", "dedupe_key",
-    "reentry", "admission",
-)  # fmt: skip
+_KEYS_LATER: Final = ("limits", "pause", "publish")
+_FIRES: Final[dict[str, Fires]] = {"latest": "latest", "all": "all", "skip": "skip"}
 _CLASSES: Final[dict[str, StreamClass]] = {
     "marketing": "marketing",
     "transactional": "transactional",
@@ -121,9 +121,11 @@ def _sequence(top: Table) -> Sequence | None:
         top.missing("topic", "the topic that subscribers of a marketing sequence have opted in to")
     priority = top.whole("priority", 0, 100)
     timezone = _timezone(top)
-    entry = _entry(top)
+    entry = read_entry(top, timezone.fallback if timezone else None)
     catch_up, bounded = _catch_up(top)
     exits = read_exits(top)
+    goal = read_goal(top)
+    holdout = read_holdout(top, class_, key)
     steps = read_steps(top, bounded)
     if timezone is None and any(
         isinstance(step, WaitStep) and step.delay is None for step in steps
@@ -143,6 +145,8 @@ def _sequence(top: Table) -> Sequence | None:
         catch_up=catch_up,
         steps=tuple(steps),
         exits=exits,
+        goal=goal,
+        holdout=holdout,
     )
 
 
@@ -165,32 +169,17 @@ def _timezone(top: Table) -> Timezone | None:
     return Timezone(fallback=fallback) if fallback else None
 
 
-def _entry(top: Table) -> Entry | None:
-    table = top.table("entry", required=True)
-    if table is None:
-        return None
-    table.only(("manual",), _ENTRY_LATER)
-    manual = table.flag("manual")
-    if manual is False:
-        table.report.add_at(
-            (*table.path, "manual"),
-            "'manual' of 'entry' is false, so nobody could enter: expected true; set it so",
-        )
-    elif "manual" not in table and not any(key in table for key in _ENTRY_LATER):
-        table.missing("manual", "true, for people enrolled by hand")
-    return Entry() if manual else None
-
-
 def _catch_up(top: Table) -> tuple[CatchUp, bool]:
     """Return the rules for late sends, and whether the file bounds lateness for all steps."""
     table = top.table("catch_up")
     if table is None:
         return CatchUp(), False
-    table.only(("max_lateness", "on_late", "spread"), ("fires",))
+    table.only(("max_lateness", "on_late", "spread", "fires"))
     bounded = "max_lateness" in table
     max_lateness, on_late = read_lateness(table, bounded)
     spread = table.text("spread", DURATION, parse_duration)
-    return CatchUp(max_lateness=max_lateness, on_late=on_late or "skip", spread=spread), bounded
+    fires = table.choice("fires", _FIRES) or "latest"
+    return CatchUp(max_lateness, on_late or "skip", spread, fires), bounded
 
 
 def _line(text: str) -> str:

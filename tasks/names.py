@@ -14,6 +14,7 @@ POOLS: Final[tuple[PoolName, ...]] = get_args(PoolName)
 
 SCAN: Final = "sequence.scan"
 FIRE: Final = "sequence.fire"
+ENTER: Final = "sequence.enter"
 DISPATCH: Final = "sequence.dispatch"
 DELIVER: Final = "send.deliver"
 REAP: Final = "upkeep.reap"
@@ -45,6 +46,7 @@ LIFE: Final = 4000.0
 POOL_OF: Final[dict[str, PoolName]] = {
     SCAN: "sequence",
     FIRE: "sequence",
+    ENTER: "sequence",
     DISPATCH: "sequence",
     DELIVER: "send",
     REAP: "upkeep",
@@ -86,7 +88,7 @@ REGION: Final = "[a-z0-9][a-z0-9-]{0,30}"
 
 
 class TickPayload(TypedDict):
-    """Everything that is due, now: scan, fire, dispatch, reap, resolve, all of churn and quantum."""
+    """Everything that is due, now: scan, fire, enter, dispatch, reap, resolve, all of churn and quantum."""
 
     v: int
 

@@ -30,12 +30,13 @@ LOCK = text("SELECT pg_advisory_xact_lock(:space, 0)")
 NOW = text("SELECT clock_timestamp()")
 SEQUENCES = text("SELECT key FROM sequence")
 
+# Those that sequences hold themselves are in no file: `own_lines` keeps them.
 STANDING = text("""
 SELECT s.key, s.cron, s.zone, s.target, s.catch_up, s.max_lateness, s.paused, s.next_wall,
     s.next_fire_at, s.fault, clock_timestamp() AS now
-FROM schedule s ORDER BY s.key
+FROM schedule s WHERE NOT s.target ? 'own' ORDER BY s.key
 """)
-HOLD = text("SELECT key FROM schedule ORDER BY key FOR UPDATE")
+HOLD = text("SELECT key FROM schedule WHERE NOT target ? 'own' ORDER BY key FOR UPDATE")
 PUT = text("""
 INSERT INTO schedule (key, cron, zone, target, catch_up, max_lateness, paused, next_wall,
     next_fire_at, tzdata)

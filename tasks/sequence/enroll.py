@@ -1,6 +1,8 @@
 """How people come into a sequence by hand: set-based, in batches, as often as one likes.
 
-A subscriber has one entry in a sequence; who is in it, or was, is counted and left alone.
+A subscriber has one entry in a sequence; who is in it, or was, is counted and left alone. Where the
+`entry` of a sequence has rules of its own, they ask to come in, and are judged in the same
+transaction (`admission`): who has no place yet waits for one.
 """
 
 from __future__ import annotations
@@ -12,14 +14,19 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from models.session import Database
+from schedules.entry import entry_from_json
 from tasks.errors import Permanent
+from tasks.sequence.admission import admit_asked
+from tasks.sequence.versions import Versions
 
 BATCH = 5000
 
 # FOR SHARE: a pause that is being written is waited for, so no batch commits behind it.
 TARGET = """
-SELECT q.version, q.paused_at, q.pause_reason, t.class AS stream_class
-FROM sequence q JOIN stream t ON t.key = q.stream WHERE q.key = :key
+SELECT q.version, q.paused_at, q.pause_reason, t.class AS stream_class,
+    v.definition -> 'entry' AS entry
+FROM sequence q JOIN stream t ON t.key = q.stream
+JOIN sequence_version v ON v.sequence_key = q.key AND v.version = q.version WHERE q.key = :key
 """
 TARGET_HELD = text(TARGET + " FOR SHARE OF q")
 TARGET_SEEN = text(TARGET)
@@ -61,6 +68,14 @@ new AS (
     ON CONFLICT (sequence_key, subscriber_id, entry_no) DO NOTHING
     RETURNING id)
 """
+# Whether somebody is in it already is one rule of several then.
+_ASK = """,
+new AS (
+    INSERT INTO entry_request (sequence_key, subscriber_id, cause)
+    SELECT :key, c.id, :cause FROM candidate c WHERE c.verdict = 'enrolled' ORDER BY c.id
+    RETURNING id)
+"""
+_HELD = "             WHEN e.held THEN 'already_enrolled'\n"
 _BY_ID = f"""
     SELECT s.id, s.address_hmac, s.stopped_at, 0::bigint AS n FROM subscriber s
     WHERE s.id > :after ORDER BY s.id LIMIT {BATCH}"""
@@ -95,6 +110,29 @@ def selecting(where: str, *, write: bool) -> Any:
     return text(head + (_INSERT if write else "") + told)
 
 
+def asking(chosen: str, *, write: bool, walked: bool = False) -> Any:
+    """As `ALL` and its like, where entry has rules: they ask, and `asked` has the ids of requests."""
+    head = _CANDIDATES.replace("{chosen}", chosen).replace(_HELD, "")
+    told = _TOLD
+    if walked:
+        head = head.replace("WITH chosen", f"WITH walked AS MATERIALIZED ({_WALKED}),\nchosen", 1)
+        told = told.replace("max(c.id) AS last_id", "(SELECT max(w.id) FROM walked w) AS last_id")
+    asked = "(SELECT array_agg(id ORDER BY id) FROM new) AS asked" if write else "NULL AS asked"
+    return text(head + (_ASK if write else "") + told.replace("{enrolled} AS enrolled", asked))
+
+
+ALL_ASK = {write: asking(_BY_ID, write=write) for write in (True, False)}
+SOME_ASK = {write: asking(_BY_IDENTITY, write=write) for write in (True, False)}
+
+
+def selecting_to_ask(where: str, *, write: bool) -> Any:
+    """As `selecting`, where entry has rules."""
+    return asking(_BY_SEGMENT.replace("{where}", where), write=write, walked=True)
+
+
+Statements = tuple[dict[bool, Any], dict[bool, Any]]
+"""By whether they write: those that enroll, and those by which people ask where entry has rules."""
+
 LAST_ID = text("SELECT coalesce(max(id), 0) FROM subscriber")
 
 
@@ -108,6 +146,9 @@ class Tally:
         suppressed: their address is, for every mail or for mail of this sequence's class.
         already_enrolled: are in it, or were.
         unknown: identities that no subscriber has.
+        refused: the rules of its `entry` do not let them in; `explain` says why of each.
+        waiting: are let in when there is a place, or what they wait for is there; of a `dry_run`,
+            those whom these rules would judge.
         unknown_at: which of the identities these were, counted from 0 over all that were given.
     """
 
@@ -116,12 +157,17 @@ class Tally:
     stopped: int = 0
     suppressed: int = 0
     unknown: int = 0
+    refused: int = 0
+    waiting: int = 0
     unknown_at: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def looked_at(self) -> int:
         """All of them together."""
-        return self.enrolled + self.already_enrolled + self.stopped + self.suppressed + self.unknown
+        return (
+            self.enrolled + self.already_enrolled + self.stopped + self.suppressed + self.unknown
+            + self.refused + self.waiting
+        )  # fmt: skip
 
     def plus(self, other: Tally) -> Tally:
         """Both counts; `unknown_at` of the later one is not added: it is told a batch."""
@@ -131,6 +177,8 @@ class Tally:
             self.stopped + other.stopped,
             self.suppressed + other.suppressed,
             self.unknown + other.unknown,
+            self.refused + other.refused,
+            self.waiting + other.waiting,
         )
 
 
@@ -154,7 +202,7 @@ def enroll_all(
     Raises:
         Permanent: there is no such sequence, or it is paused: nobody comes in then.
     """
-    return _walk(database, ALL, key, {}, dry_run, on_batch)
+    return _walk(database, (ALL, ALL_ASK), key, {}, dry_run, on_batch)
 
 
 def enroll_selected(
@@ -184,13 +232,16 @@ def enroll_selected(
     """
     if taken := {"key", "version", "after", "stream_class"} & parameters.keys():
         raise ValueError(f"{sorted(taken)[0]!r} is a parameter of the statement: name it otherwise")
-    statements = {write: selecting(where_sql, write=write) for write in (True, False)}
+    statements = (
+        {write: selecting(where_sql, write=write) for write in (True, False)},
+        {write: selecting_to_ask(where_sql, write=write) for write in (True, False)},
+    )
     return _walk(database, statements, key, dict(parameters), dry_run, on_batch)
 
 
 def _walk(
     database: Database,
-    statements: dict[bool, Any],
+    statements: Statements,
     key: str,
     parameters: dict[str, Any],
     dry_run: bool,
@@ -201,10 +252,10 @@ def _walk(
     with database.snapshot() as connection:
         last = int(connection.execute(LAST_ID).scalar_one())
     while True:
-        row = _batch(database, statements, key, parameters | {"after": after}, dry_run)
+        row, told = _batch(database, statements, key, parameters | {"after": after}, dry_run)
         if row.last_id is None:
             return tally
-        tally, after = tally.plus(_told(row, dry_run)), row.last_id
+        tally, after = tally.plus(told), row.last_id
         if on_batch is not None:
             on_batch(tally, after, max(last, after))
         if after >= last:
@@ -231,8 +282,8 @@ def enroll_identities(
     """
     if len(identities) > BATCH:
         raise ValueError(f"{len(identities)} identities at once: expected at most {BATCH}")
-    row = _batch(database, SOME, key, {"identities": list(identities)}, dry_run)
-    return _told(row, dry_run)
+    values = {"identities": list(identities)}
+    return _batch(database, (SOME, SOME_ASK), key, values, dry_run)[1]
 
 
 def require_open(connection: Connection, key: str, *, hold: bool = False) -> Any:
@@ -244,7 +295,7 @@ def require_open(connection: Connection, key: str, *, hold: bool = False) -> Any
         hold: keep it from being paused or published until the transaction ends.
 
     Raises:
-        Permanent: there is no such sequence, or it is paused.
+        Permanent: there is no such sequence, it is paused, or lets nobody in by hand.
     """
     row = connection.execute(TARGET_HELD if hold else TARGET_SEEN, {"key": key}).one_or_none()
     if row is None:
@@ -258,34 +309,53 @@ def require_open(connection: Connection, key: str, *, hold: bool = False) -> Any
             f" ({row.pause_reason}), and nobody enters a paused one; run `dripfleet sequence resume"
             f" {key}` first"
         )
+    if row.entry.get("manual") is False:
+        raise Permanent(
+            f"sequence {key!r} takes people by its trigger alone; set 'manual: true' in its 'entry'"
+            " to enroll by hand too, or record what triggers it"
+        )
     return row
 
 
 def _batch(
     database: Database,
-    statements: dict[bool, Any],
+    statements: Statements,
     key: str,
     parameters: dict[str, Any],
     dry_run: bool,
-) -> Any:
+) -> tuple[Any, Tally]:
     opened = database.snapshot() if dry_run else database.transaction()
     with opened as connection:
         target = require_open(connection, key, hold=not dry_run)
+        ruled = entry_from_json(target.entry).ruled
         values = {"key": key, "stream_class": target.stream_class, **parameters}
         if not dry_run:
-            values["version"] = target.version
-        return connection.execute(statements[not dry_run], values).one()
+            values |= {"cause": "hand"} if ruled else {"version": target.version}
+        row = connection.execute(statements[ruled][not dry_run], values).one()
+        if not ruled:
+            return row, _told(row, dry_run)
+        if dry_run or not row.asked:
+            return row, replace(_refused(row), waiting=row.eligible)
+        entered, already, refused = admit_asked(connection, key, Versions(database), row.asked)
+        waiting = row.eligible - entered - already - refused
+        return row, replace(
+            _refused(row),
+            enrolled=entered,
+            already_enrolled=already,
+            refused=refused,
+            waiting=waiting,
+        )
 
 
 def _told(row: Any, dry_run: bool) -> Tally:
     enrolled = row.eligible if dry_run else row.enrolled
+    already = row.already_enrolled + row.eligible - enrolled
+    return replace(_refused(row), enrolled=enrolled, already_enrolled=already)
+
+
+def _refused(row: Any) -> Tally:
+    """Those of whom one knows without asking for rules."""
     unknown = tuple(row.unknown or ())
-    return replace(
-        Tally(),
-        enrolled=enrolled,
-        already_enrolled=row.already_enrolled + row.eligible - enrolled,
-        stopped=row.stopped,
-        suppressed=row.suppressed,
-        unknown=len(unknown),
-        unknown_at=unknown,
+    return Tally(
+        stopped=row.stopped, suppressed=row.suppressed, unknown=len(unknown), unknown_at=unknown
     )

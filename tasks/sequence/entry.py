@@ -16,13 +16,14 @@ from tasks.base import FleetTask, database, ring
 from tasks.crashpoint import reached
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.moves.tick import ticked
-from tasks.sequence import cron, fire, store, words
+from tasks.sequence import cron, fire, news, own_lines, store, words
 from tasks.wording import WordingSettings
 
 log = structlog.get_logger()
 
 SCAN_BUDGET = 10.0  # seconds; the next tick goes on
 FIRE_BUDGET = 10.0
+ENTER_BUDGET = 10.0
 DOORBELL = 500  # messages a doorbell
 DOORBELLS = 16  # doorbells that wait in a queue at most
 CANARY_EVERY = 30.0
@@ -33,6 +34,12 @@ def planner() -> store.Planner:
     """The planner of this process."""
     lifetime = dt.timedelta(seconds=DeliverySettings().message_lifetime)
     return store.Planner(database(), IdentitySettings(), lifetime)
+
+
+@cache
+def doorkeeper() -> news.Doorkeeper:
+    """Who lets people in, of this process."""
+    return news.Doorkeeper(database())
 
 
 @shared_task(base=FleetTask, name=names.SCAN)
@@ -48,10 +55,14 @@ def scan() -> dict[str, int]:
             _ring()
         if done.enrollments < store.BATCH:
             break
+    own_lines.sync(database())
     if cron.look(database()).waiting:
         ring(names.FIRE, names.tick())
     with database().transaction() as connection:
+        asked = news.waiting(connection)
         ticked(connection, names.SCAN, enrollments=enrollments)
+    if asked:
+        ring(names.ENTER, names.tick())
     return {"enrollments": enrollments, "messages": messages}
 
 
@@ -84,6 +95,15 @@ def ask_words() -> dict[str, int]:
     if asked:
         ring(names.WRITE, names.tick())
     return {"asked": asked}
+
+
+@shared_task(base=FleetTask, name=names.ENTER)
+def enter() -> dict[str, int]:
+    """Act on events that have come in, let in whose turn it is, and have them planned at once."""
+    done = doorkeeper().work(budget=ENTER_BUDGET)
+    if done["entered"]:
+        ring(names.SCAN, names.tick())
+    return done
 
 
 @shared_task(base=FleetTask, name=names.DISPATCH)

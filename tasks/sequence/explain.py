@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from tasks.errors import Permanent
+from tasks.sequence import entries
 from tasks.sequence.decisions import sentence
 from tasks.sequence.outlook import Outlook, next_line, stamp
 
@@ -120,10 +121,12 @@ def explain(connection: Connection, subscriber_id: int, key: str | None = None) 
         kind = "exited" if row.kind == "exit" else row.kind
         said = sentence(kind, row.step_id, row.reason, row.detail)
         lines.append(Line(row.at, row.sequence_key, said))
+    for at, sequence, said in entries.refused_lines(connection, values):
+        lines.append(Line(at, sequence, said))
     lines.sort(key=lambda line: line.at)
-    return Explanation(
-        subscriber_id, lines, list(_next(person, suppressions, enrollments, messages, key))
-    )
+    next_ = list(_next(person, suppressions, enrollments, messages, key))
+    next_ += [f"{k}: {said}" for k, said in entries.asking_lines(connection, values)]
+    return Explanation(subscriber_id, lines, next_)
 
 
 def _stops(person: Any, suppressions: Any) -> Iterator[Line]:

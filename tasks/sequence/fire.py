@@ -18,9 +18,19 @@ import structlog
 from sqlalchemy import Connection, text
 
 from models.session import Database
+from schedules.entry import entry_from_json
 from schedules.expression import read
 from tasks.segments import segment_sql
-from tasks.sequence.enroll import ALL, BATCH, TARGET_HELD, selecting
+from tasks.sequence.admission import admit_asked
+from tasks.sequence.enroll import (
+    ALL,
+    ALL_ASK,
+    BATCH,
+    TARGET_HELD,
+    selecting,
+    selecting_to_ask,
+)
+from tasks.sequence.versions import Versions
 
 LEASE = dt.timedelta(minutes=1)
 BLOCKED = dt.timedelta(minutes=1)  # until a fire whose sequence is paused is looked at again
@@ -105,6 +115,7 @@ class _Work:
         self._fire = fire
         self._key = fire.target.get("into") or fire.target.get("sequence")
         self._selected: tuple[Any, dict[str, Any]] | None = None
+        self._versions = Versions(database)
         self._id = {"key": fire.key, "fire_at": fire.fire_at, "epoch": fire.epoch}
 
     def run(self, until: float, ring: Callable[[str], bool]) -> str:
@@ -151,39 +162,43 @@ class _Work:
                 return self._end("missed", connection, reason="sequence_paused")
             self._let_go(BLOCKED, connection, waits_for=f"sequence {key}, which is paused")
             return ""
-        statement, chosen = self._audience()
-        row = connection.execute(
-            statement,
-            {
-                "key": key,
-                "version": sequence.version,
-                "stream_class": sequence.stream_class,
-                "after": held.after_id,
-                **chosen,
-            },
-        ).one()
-        refused = {
-            "already_enrolled": row.already_enrolled + row.eligible - row.enrolled,
-            "stopped": row.stopped,
-            "suppressed": row.suppressed,
+        ruled = entry_from_json(sequence.entry).ruled
+        statement, chosen = self._audience(ruled)
+        values = {
+            "key": key,
+            "stream_class": sequence.stream_class,
+            "after": held.after_id,
+            **chosen,
         }
-        counts = {"enrolled": row.enrolled, **refused}
+        values |= {"cause": "schedule"} if ruled else {"version": sequence.version}
+        row = connection.execute(statement, values).one()
+        refused = {"stopped": row.stopped, "suppressed": row.suppressed}
+        if ruled:
+            asked = row.asked or []
+            enrolled, already, others = admit_asked(connection, key, self._versions, asked)
+            waiting = len(asked) - enrolled - already - others
+            refused |= {"already_enrolled": already, "refused": others, "waiting": waiting}
+        else:
+            enrolled = row.enrolled
+            refused["already_enrolled"] = row.already_enrolled + row.eligible - enrolled
+        counts = {"enrolled": enrolled, **refused}
         detail = {name: held.detail.get(name, 0) + count for name, count in counts.items()}
-        values = {"after_id": row.last_id, "detail": json.dumps(detail), "lease": LEASE}
-        connection.execute(KEEP, self._id | values)
-        self.entered += row.enrolled
+        kept = {"after_id": row.last_id, "detail": json.dumps(detail), "lease": LEASE}
+        connection.execute(KEEP, self._id | kept)
+        self.entered += enrolled
         # Of those that were walked over a condition tells only whom it holds of: the end is where
         # nobody is left to walk over.
         over = row.last_id is None if "segment" in self._fire.target else row.looked_at < BATCH
         return self._end("done", connection) if over else None
 
-    def _audience(self) -> tuple[Any, dict[str, Any]]:
-        """The statement that enrolls the next batch, and the parameters of its condition."""
+    def _audience(self, ruled: bool) -> tuple[Any, dict[str, Any]]:
+        """The statement that enrolls the next batch, or asks for it, and its condition's parameters."""
         if self._selected is None:
-            self._selected = ALL[True], {}
+            self._selected = (ALL_ASK if ruled else ALL)[True], {}
             if "segment" in self._fire.target:
                 where, parameters = segment_sql(read(self._fire.target["segment"]))
-                self._selected = selecting(where, write=True), parameters
+                choose = selecting_to_ask if ruled else selecting
+                self._selected = choose(where, write=True), parameters
         return self._selected
 
     def _end(self, state: str, connection: Connection | None = None, **detail: str) -> str:

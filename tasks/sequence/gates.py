@@ -66,6 +66,15 @@ def _suppression(walk: Walk, step: SendStep) -> str | Rest | None:
     return _refuse(walk, step, "suppressed", stopped, leave=stopped) if stopped else None
 
 
+def _holdout(walk: Walk, step: SendStep) -> str | Rest | None:
+    holdout = walk.sequence.holdout
+    if walk.sequence.class_ == "transactional" or holdout is None:
+        return None
+    if not holdout.holds(walk.position.subscriber_id):
+        return None
+    return _refuse(walk, step, "held_out", "holdout", leave=None)
+
+
 def _late(walk: Walk, step: SendStep) -> str | Rest | None:
     catch_up, now = walk.sequence.catch_up, walk.facts.now
     bound = step.max_lateness or catch_up.max_lateness
@@ -93,7 +102,7 @@ GATES: Final[tuple[tuple[str, Gate], ...]] = (
     ("exit_predicates", _exits),
     ("consent", _consent),
     ("suppression", _suppression),
-    ("holdout", _open),
+    ("holdout", _holdout),
     ("lateness", _late),
     ("window", _open),
     ("frequency_cap", _open),

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from schedules.definition import Sequence
 from schedules.expression import Needs
 from schedules.expression.evaluate import Known
+from tasks.sequence.goals import AFTER_ENTRY
 
 SUBSCRIBERS = text("""
 SELECT s.id, s.first_name, s.locale, s.zone, s.external_id, s.created_at,
@@ -62,16 +63,14 @@ SELECT p.subscriber_id, p.segment FROM segment_present p
 WHERE p.segment = ANY(:keys) AND p.subscriber_id = ANY(:ids)
 """)
 
-# What happened before somebody entered is no conversion, also when it was imported later; a day is
-# left for sources that know the date alone.
-HAPPENED = text("""
+# What happened before somebody entered is no conversion, also when it was imported later.
+HAPPENED = text(f"""
 SELECT r.enrollment_id, r.name
 FROM unnest(CAST(:ids AS bigint[]), CAST(:names AS text[])) AS r (enrollment_id, name)
 JOIN enrollment e ON e.id = r.enrollment_id
 WHERE EXISTS (
     SELECT 1 FROM event x
-    WHERE x.subscriber_id = e.subscriber_id AND x.name = r.name
-      AND x.recorded_at > e.entered_at AND x.occurred_at > e.entered_at - interval '1 day')
+    WHERE x.subscriber_id = e.subscriber_id AND x.name = r.name AND {AFTER_ENTRY})
 """)
 
 

@@ -105,6 +105,13 @@ def enqueue(
     if emails is not None:
         tell_rejects(listed.rejects.reasons, listed.rejects.first, listed.rejects.path)
     data = {k: v for k, v in plain(so_far).items() if k != "unknown_at"} | extra
+    if not so_far.refused and not so_far.waiting:
+        # Of a sequence whose entry has no rules there is nothing to tell.
+        del data["refused"], data["waiting"]
+    elif dry_run:
+        say("its entry has rules: 'waiting' are those whom they would judge")
+    else:
+        say(f"`dripfleet sequence door {sequence}` shows who waits, and why others did not come in")
     title = "what would happen" if dry_run else None
     emit({"sequence": sequence, **data, "dry_run": dry_run}, title=title, as_json=as_json)
 

@@ -190,6 +190,42 @@ def resume(key: str = typer.Argument(help="Of the sequence.")) -> None:
         say(f"resumed {key!r}; {number(woken)} enrollments and messages were woken")
 
 
+@sequence.command(
+    epilog="Examples:\n\ndripfleet sequence door win-back\n\ndripfleet sequence door win-back --json",
+)
+def door(key: str = typer.Argument(help="Of the sequence."), as_json: bool = AS_JSON) -> None:
+    """Show how people come in: what lets them in, who waits for what, and why others did not.
+
+    `explain` says it of one person.
+    """
+    from tasks.sequence import entries
+
+    with connected() as services, services.database.snapshot() as connection:
+        found = entries.door(connection, key)
+    emit(found, as_json=as_json)
+
+
+@sequence.command(
+    epilog="Examples:\n\ndripfleet sequence report win-back\n\n"
+    "dripfleet sequence report win-back --json",
+)
+def report(key: str = typer.Argument(help="Of the sequence."), as_json: bool = AS_JSON) -> None:
+    """Show what people came out with: conversions of those who were mailed, beside those held out.
+
+    Who is held out walks the whole sequence without a mail, so both arms have the same time.
+    """
+    from tasks.sequence import report as reports
+
+    with connected() as services, services.database.snapshot() as connection:
+        found = reports.report(connection, key)
+    if as_json or not sys.stdout.isatty():
+        emit(found, as_json=True)
+        return
+    say(f"goal: {found.goal or 'none'}; holdout: {found.holdout or 'none'}")
+    rows = [{k: v for k, v in row.items() if k != "ends"} for row in plain(found.arms)]
+    emit(rows, as_json=False)
+
+
 def _until_done(database: Database, move: Callable[[Connection], int], what: str) -> int:
     """Repeat a move that takes up to 5 000 rows, a transaction each, until there are none."""
     total = 0
