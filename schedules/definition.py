@@ -28,6 +28,7 @@ from schedules.kinds import (
     needs_of,
     successors,
 )
+from schedules.publishing import Publish, publish_from_json, publish_to_json
 from schedules.stored import (
     duration,
     plain,
@@ -38,8 +39,8 @@ from schedules.stored import (
 )
 
 __all__ = [
-    "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep", "OnLate", "SendStep",
-    "Sequence", "Step", "StreamClass", "Timezone", "UntilDate", "UpdateStep", "WaitStep",
+    "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep", "OnLate", "Publish",
+    "SendStep", "Sequence", "Step", "StreamClass", "Timezone", "UntilDate", "UpdateStep", "WaitStep",
     "successors",
 ]  # fmt: skip
 
@@ -98,6 +99,7 @@ class Sequence:
     entry: Entry = Entry()
     catch_up: CatchUp = CatchUp()
     exits: tuple[ExitRule, ...] = ()
+    publish: Publish = field(default_factory=Publish)
     needs: Needs = field(init=False, repr=False, compare=False)
     _by_id: dict[str, Step] = field(init=False, repr=False, compare=False)
 
@@ -152,6 +154,7 @@ class Sequence:
                     "spread": self.catch_up.spread,
                 },
                 "exit": [rule_to_json(rule) for rule in self.exits] or None,
+                "publish": publish_to_json(self.publish),
                 "steps": [step_to_json(step) for step in self.steps],
             }
         )
@@ -189,6 +192,7 @@ class Sequence:
                 ),
                 steps=tuple(step_from_json(step) for step in data["steps"]),
                 exits=tuple(rule_from_json(rule) for rule in data.get("exit", ())),
+                publish=publish_from_json(data.get("publish")),
             )
         except (KeyError, TypeError, ExpressionError) as error:
             raise ValueError(

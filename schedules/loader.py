@@ -26,6 +26,7 @@ from schedules.durations import parse_duration
 from schedules.exits import read_exits
 from schedules.findings import DefinitionError, Finding, Located
 from schedules.localtime import is_zone, zones
+from schedules.publishing import read_publish
 from schedules.reading import Report, Table, compose, suggest
 from schedules.steps import read_lateness, read_steps
 from schedules.waits import DURATION
@@ -36,9 +37,10 @@ LARGEST_FILE: Final = 1_000_000
 """Bytes; no sequence written by people comes near it."""
 
 _KEYS: Final = (
-    "key", "title", "class", "topic", "priority", "timezone", "entry", "catch_up", "exit", "steps",
+    "key", "title", "class", "topic", "priority", "timezone", "entry", "catch_up", "exit", "publish",
+    "steps",
 )  # fmt: skip
-_KEYS_LATER: Final = ("goal", "holdout", "limits", "pause", "publish")
+_KEYS_LATER: Final = ("goal", "holdout", "limits", "pause")
 _ENTRY_LATER: Final = (
     "trigger", "segment", "edge", "schedule", "audience", "filter", "on_stale_score", "dedupe_key",
     "reentry", "admission",
@@ -124,6 +126,7 @@ def _sequence(top: Table) -> Sequence | None:
     entry = _entry(top)
     catch_up, bounded = _catch_up(top)
     exits = read_exits(top)
+    publish = read_publish(top)
     steps = read_steps(top, bounded)
     if timezone is None and any(
         isinstance(step, WaitStep) and step.delay is None for step in steps
@@ -143,6 +146,7 @@ def _sequence(top: Table) -> Sequence | None:
         catch_up=catch_up,
         steps=tuple(steps),
         exits=exits,
+        publish=publish,
     )
 
 

@@ -29,6 +29,11 @@ KNOWN = text("SELECT EXISTS (SELECT 1 FROM sequence WHERE key = :key)")
 ENROLLMENTS = text("""
 SELECT e.id, e.sequence_key, e.sequence_version, e.entry_no, e.step_id, e.active, e.entered_at,
     e.ended_at, e.end_reason, NULLIF(e.due_at, 'infinity') AS due_at, e.parked_from,
+    coalesce((SELECT max(v.version) FROM sequence_version v
+              WHERE v.sequence_key = e.sequence_key AND v.created_at <= e.entered_at),
+             e.sequence_version) AS entered_version,
+    (SELECT v.created_at FROM sequence_version v
+     WHERE v.sequence_key = e.sequence_key AND v.version = e.sequence_version) AS version_at,
     q.paused_at, q.pause_reason, t.key AS stream, t.class AS stream_class,
     t.paused_at AS stream_paused_at, t.pause_reason AS stream_pause_reason
 FROM enrollment e
@@ -114,8 +119,11 @@ def explain(connection: Connection, subscriber_id: int, key: str | None = None) 
     lines = [*_stops(person, suppressions), *_messages(messages, attempts)]
     for row in enrollments:
         again = f", for the {row.entry_no}. time" if row.entry_no > 1 else ""
-        what = f"enrolled, in version {row.sequence_version}{again}"
+        what = f"enrolled, in version {row.entered_version}{again}"
         lines.append(Line(row.entered_at, row.sequence_key, what))
+        if row.sequence_version > row.entered_version:
+            taken = f"goes by version {row.sequence_version} from here on: the sequence was edited"
+            lines.append(Line(row.version_at, row.sequence_key, taken))
     for row in connection.execute(DECISIONS, values):
         kind = "exited" if row.kind == "exit" else row.kind
         said = sentence(kind, row.step_id, row.reason, row.detail)
