@@ -27,7 +27,7 @@ from schedules.exits import read_exits
 from schedules.findings import DefinitionError, Finding, Located
 from schedules.localtime import is_zone, zones
 from schedules.publishing import read_publish
-from schedules.reading import Report, Table, compose, suggest
+from schedules.reading import Report, Shape, Table, compose, suggest
 from schedules.steps import read_lateness, read_steps
 from schedules.waits import DURATION
 
@@ -111,6 +111,12 @@ def reads(text: str, name: str) -> Loaded:
     if report.findings or sequence is None:
         raise DefinitionError(report.findings)
     return Loaded(sequence, report.located)
+
+
+def watched(text: str, name: str, shape: Shape) -> None:
+    """Read ``text`` and tell ``shape`` what is looked for; what is wrong with it does not matter."""
+    top = Table(Report(Located(name), shape=shape), (), "the sequence", compose(text, name))
+    _sequence(top)
 
 
 def _sequence(top: Table) -> Sequence | None:

@@ -33,7 +33,6 @@ class Stand:
         due_at: None while a mail is live, and while they are held.
         held_from: due time of those who are held.
         passed: steps behind them, though an earlier edit put them ahead.
-        content_version: whose mails they get, where that is not `version`.
     """
 
     id: int
@@ -47,7 +46,6 @@ class Stand:
     zone: str | None = None
     entered_at: datetime | None = None
     passed: frozenset[str] = frozenset()
-    content_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +85,11 @@ class Edit:
     _ahead: dict[tuple[Any, ...], tuple[str, ...]] = field(default_factory=dict)
     _survivor: dict[tuple[int, str], str | None] = field(default_factory=dict)
     _moved: dict[tuple[int, str, str], frozenset[str]] = field(default_factory=dict)
+    _staying: Sequence = field(init=False)
+
+    def __post_init__(self) -> None:
+        # What an exit rule says is asked at the next hand-off, not here.
+        self._staying = replace(self.new, exits=())
 
     def land(self, stand: Stand, now: datetime, known: Known | None = None) -> Landing:
         """Return where somebody stands by the new version.
@@ -214,7 +217,7 @@ class Edit:
             zone=stand.zone, entered_at=stand.entered_at,
         )  # fmt: skip
         facts = Facts(stand.started_at, known=known or Known(stand.started_at))
-        rest = plan(replace(self.new, exits=()), begins, facts).rest
+        rest = plan(self._staying, begins, facts).rest
         step_id = stand.step_id
         if not isinstance(rest, Wait) or rest.step_id != step_id:
             # Nothing to wait for (a date that they do not have): the planner says so itself.

@@ -36,7 +36,7 @@ _STANDING = f"""
 SELECT e.id, e.subscriber_id, e.sequence_version AS version, e.step_id, e.step_started_at,
     NULLIF(e.due_at, 'infinity') AS due_at, e.parked_from,
     CASE WHEN e.wait_rule ->> 'kind' = '{AFTER_EDIT}' THEN e.wait_rule END AS rule,
-    s.zone, e.entered_at, e.passed, e.content_version
+    s.zone, e.entered_at, e.passed
 FROM enrollment e JOIN subscriber s ON s.id = e.subscriber_id
 WHERE e.sequence_key = :key AND e.active AND e.sequence_version <> :version AND e.id > :after
 """
@@ -284,20 +284,10 @@ def _edited(stand: Stand, landing: Landing, passed: frozenset[str], version: int
 
 
 def _stand(row: Any) -> Stand:
-    return Stand(
-        row.id,
-        row.subscriber_id,
-        row.version,
-        row.step_id,
-        row.step_started_at,
-        row.due_at,
-        row.parked_from,
-        row.rule,
-        row.zone,
-        row.entered_at,
-        frozenset(row.passed or ()),
-        row.content_version,
-    )
+    # Unpacked, not asked by name: it is done for everybody under way.
+    id_, subscriber, version, step, started, due, held, rule, zone, entered, passed = row
+    behind = frozenset(passed or ())
+    return Stand(id_, subscriber, version, step, started, due, held, rule, zone, entered, behind)
 
 
 def _steps(new: Sequence, current: Sequence, old: Seq[Sequence]) -> dict[str, StepEffect]:

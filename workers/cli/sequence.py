@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from workers.cli import edit, enqueue, simulate
+from workers.cli import edit, enqueue, schema, simulate
 from workers.cli.context import connected
 from workers.cli.render import ExitCode, emit, number, plain, progress, say
 
@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
     """Add `dripfleet sequence` and `dripfleet enqueue`."""
     edit.register(sequence)
     simulate.register(sequence)
+    schema.register(sequence)
     app.add_typer(sequence, name="sequence")
     enqueue.register(app)
 
