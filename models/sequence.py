@@ -6,11 +6,13 @@ import datetime as dt
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     CheckConstraint,
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    Text,
     UniqueConstraint,
     text,
 )
@@ -93,6 +95,7 @@ class SequenceVersion(Base):
     source: Mapped[str]
     sha256: Mapped[bytes]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    templates: Mapped[dict[str, Any] | None]
 
 
 class Enrollment(Base):
@@ -100,7 +103,9 @@ class Enrollment(Base):
 
     `step_id` is where it stands, `step_started_at` when that step began (NULL: not yet), `due_at`
     when the planner looks again. While a message of it is live, `due_at` is NULL. `triggered_at`
-    is when the event happened that let it in.
+    is when the event happened that let it in. `passed` are steps that are not run again, though an
+    edit has put them ahead; `content_version` is whose mails it gets, where that is not
+    `sequence_version`.
     """
 
     __tablename__ = "enrollment"
@@ -148,6 +153,8 @@ class Enrollment(Base):
     entered_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     ended_at: Mapped[dt.datetime | None]
     end_reason: Mapped[str | None]
+    passed: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    content_version: Mapped[int | None]
 
 
 class Decision(Base):

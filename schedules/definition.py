@@ -38,6 +38,7 @@ from schedules.kinds import (
     needs_of,
     successors,
 )
+from schedules.publishing import Publish, publish_from_json, publish_to_json
 from schedules.stored import (
     duration,
     plain,
@@ -49,8 +50,8 @@ from schedules.stored import (
 
 __all__ = [
     "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep", "Goal", "Holdout",
-    "OnLate", "SendStep",
-    "Sequence", "Step", "StreamClass", "Timezone", "UntilDate", "UpdateStep", "WaitStep",
+    "OnLate", "Publish", "SendStep", "Sequence", "Step", "StreamClass", "Timezone", "UntilDate",
+    "UpdateStep", "WaitStep",
     "successors",
 ]  # fmt: skip
 
@@ -105,6 +106,7 @@ class Sequence:
     exits: tuple[ExitRule, ...] = ()
     goal: Goal | None = None
     holdout: Holdout | None = None
+    publish: Publish = field(default_factory=Publish)
     needs: Needs = field(init=False, repr=False, compare=False)
     _by_id: dict[str, Step] = field(init=False, repr=False, compare=False)
 
@@ -162,6 +164,7 @@ class Sequence:
                 "exit": [rule_to_json(rule) for rule in self.exits] or None,
                 "goal": goal_to_json(self.goal),
                 "holdout": holdout_to_json(self.holdout),
+                "publish": publish_to_json(self.publish),
                 "steps": [step_to_json(step) for step in self.steps],
             }
         )
@@ -202,6 +205,7 @@ class Sequence:
                 exits=tuple(rule_from_json(rule) for rule in data.get("exit", ())),
                 goal=goal_from_json(data.get("goal")),
                 holdout=holdout_from_json(data.get("holdout")),
+                publish=publish_from_json(data.get("publish")),
             )
         except (KeyError, TypeError, ExpressionError) as error:
             raise ValueError(

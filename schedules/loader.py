@@ -28,7 +28,8 @@ from schedules.findings import DefinitionError, Finding, Located
 from schedules.fires import CatchUp as Fires
 from schedules.localtime import is_zone, zones
 from schedules.measuring import read_goal, read_holdout
-from schedules.reading import Report, Table, compose, suggest
+from schedules.publishing import read_publish
+from schedules.reading import Report, Shape, Table, compose, suggest
 from schedules.steps import read_lateness, read_steps
 from schedules.waits import DURATION
 
@@ -39,9 +40,9 @@ LARGEST_FILE: Final = 1_000_000
 
 _KEYS: Final = (
     "key", "title", "class", "topic", "priority", "timezone", "entry", "catch_up", "exit", "goal",
-    "holdout", "steps",
+    "holdout", "publish", "steps",
 )  # fmt: skip
-_KEYS_LATER: Final = ("limits", "pause", "publish")
+_KEYS_LATER: Final = ("limits", "pause")
 _FIRES: Final[dict[str, Fires]] = {"latest": "latest", "all": "all", "skip": "skip"}
 _CLASSES: Final[dict[str, StreamClass]] = {
     "marketing": "marketing",
@@ -111,6 +112,12 @@ def reads(text: str, name: str) -> Loaded:
     return Loaded(sequence, report.located)
 
 
+def watched(text: str, name: str, shape: Shape) -> None:
+    """Read ``text`` and tell ``shape`` what is looked for; what is wrong with it does not matter."""
+    top = Table(Report(Located(name), shape=shape), (), "the sequence", compose(text, name))
+    _sequence(top)
+
+
 def _sequence(top: Table) -> Sequence | None:
     top.only(_KEYS, _KEYS_LATER)
     key = top.slug("key", required=True)
@@ -126,6 +133,7 @@ def _sequence(top: Table) -> Sequence | None:
     exits = read_exits(top)
     goal = read_goal(top)
     holdout = read_holdout(top, class_, key)
+    publish = read_publish(top)
     steps = read_steps(top, bounded)
     if timezone is None and any(
         isinstance(step, WaitStep) and step.delay is None for step in steps
@@ -147,6 +155,7 @@ def _sequence(top: Table) -> Sequence | None:
         exits=exits,
         goal=goal,
         holdout=holdout,
+        publish=publish,
     )
 
 

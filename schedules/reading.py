@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -29,12 +29,23 @@ _TAG: Final = "tag:yaml.org,2002:"
 _OTHER_VERSION: Final = re.compile(r"^%YAML\s+(?!1\.2\b).*$", re.MULTILINE)
 
 
+class Shape(Protocol):
+    """Who wants to know what a reader looks for: `schedules.schema`."""
+
+    def table(self, path: Path, keys: tuple[str, ...]) -> None:
+        """The mapping at ``path`` takes these keys and no others."""
+
+    def key(self, path: Path, key: str, takes: Mapping[str, Any], required: bool) -> None:
+        """A key of the mapping at ``path`` takes what a piece of JSON Schema says."""
+
+
 @dataclass(slots=True)
 class Report:
-    """A file while it is read: the places seen so far and what was found."""
+    """A file while it is read: the places seen so far and what was found; who listens, if anybody."""
 
     located: Located
     findings: list[Finding] = field(default_factory=list)
+    shape: Shape | None = None
 
     def add(self, node: Any, message: str) -> None:
         """Record a finding where ``node`` starts."""
@@ -83,6 +94,8 @@ class Table:
     def only(self, known: Iterable[str], later: Iterable[str] = ()) -> None:
         """Report every key that is neither known nor, with another sentence, planned."""
         known, later = tuple(known), tuple(later)
+        if self.report.shape is not None:
+            self.report.shape.table(self.path, known)
         for key, node in self.keys.items():
             if key in later:
                 self.report.add(node, comes_later(f"key {key!r} of {self.name}"))
@@ -101,6 +114,7 @@ class Table:
         self, key: str, expected: str, read: Callable[[str], T], *, required: bool = False
     ) -> T | None:
         """Read text; ``read`` turns it into the value or raises ValueError, bare or with a whole sentence."""
+        self._takes(key, required, type="string", description=expected)
         return self._scalar(key, "str", expected, read, required)
 
     def slug(
@@ -117,7 +131,8 @@ class Table:
             return match(text)
 
         expected = "a short name of lower-case letters, digits, '-' and '_'"
-        return self.text(key, expected, read, required=required)
+        self._takes(key, required, type="string", pattern=f"^{SLUG}$", description=expected)
+        return self._scalar(key, "str", expected, read, required)
 
     def whole(self, key: str, low: int, high: int) -> int | None:
         """Read a whole number, both bounds included."""
@@ -127,10 +142,12 @@ class Table:
                 raise ValueError
             return int(text)
 
+        self._takes(key, False, type="integer", minimum=low, maximum=high)
         return self._scalar(key, "int", f"a whole number from {low} to {high}", read, False)
 
     def flag(self, key: str) -> bool | None:
         """Read ``true`` or ``false``."""
+        self._takes(key, False, type="boolean")
         return self._scalar(
             key, "bool", "true or false", lambda text: text.lower() == "true", False
         )
@@ -140,16 +157,22 @@ class Table:
     ) -> T | None:
         """Read one word of ``known``; a word of ``later`` is refused as not built yet."""
         node = self.values.get(key)
+        self._takes(key, required, enum=list(known))
         if isinstance(node, ScalarNode) and node.value in later:
             self.report.add(node, comes_later(f"{key} {node.value!r}"))
             return None
 
         def read(text: str) -> T:
-            if text not in known:
+            if text in known:
+                return known[text]
+            move = suggest(text, known)
+            if move is None:
                 raise ValueError
-            return known[text]
+            raise ValueError(
+                f"{text[:40]!r} is none of its words: expected {' or '.join(known)}; {move}"
+            )
 
-        return self.text(key, " or ".join(known), read, required=required)
+        return self._scalar(key, "str", " or ".join(known), read, required)
 
     def plain(self, key: str) -> str | int | float | bool | None:
         """Read a value of any kind but a list or mapping; None is null, or wrong.
@@ -158,6 +181,7 @@ class Table:
             KeyError: the key is not there.
         """
         node = self.values[key]
+        self._takes(key, False, type=["string", "number", "boolean", "null"])
         kind = str(node.tag).removeprefix(_TAG) if isinstance(node, ScalarNode) else ""
         if kind == "str" and len(node.value) <= 1000 and node.value.isprintable():
             return str(node.value)
@@ -176,6 +200,7 @@ class Table:
     def table(self, key: str, *, required: bool = False) -> Table | None:
         """Read a mapping."""
         node = self.values.get(key)
+        self._takes(key, required, type="object")
         if isinstance(node, MappingNode):
             name = f"{key!r} of {self.name}" if self.path else repr(key)
             return Table(self.report, (*self.path, key), name, node)
@@ -188,6 +213,7 @@ class Table:
     def rows(self, key: str, example: str = "{id: …}") -> list[tuple[Path, Any]]:
         """Read a required list of at least one mapping, as paths and nodes; an entry is as ``example``."""
         node = self.values.get(key)
+        self._takes(key, node is None, type="array")
         if node is None:
             self.missing(key, "a list of at least one")
             return []
@@ -205,6 +231,10 @@ class Table:
                     f" and values; write it as '- {example}'",
                 )
         return rows
+
+    def _takes(self, key: str, required: bool, **takes: Any) -> None:
+        if self.report.shape is not None:
+            self.report.shape.key(self.path, key, takes, required)
 
     def _scalar(
         self, key: str, tag: str, expected: str, read: Callable[[str], T], required: bool

@@ -51,16 +51,18 @@ class Resting:
     decisions: tuple[tuple[str, str | None, str, Mapping[str, Any]], ...] = field(default=())
 
 
+# Where a version pins its mails their hash is written here; else the first claim freezes the newest.
 # Under a quarantine, what was due before it began may have been sent by the fleet that the restored
 # database does not know; what the far end is known to have was. An effect key that stands already is an effect that was had: the row is left alone, and the
 # enrollment goes on from its outcome.
 INSERT = text(f"""
 WITH new AS (
     INSERT INTO message (effect_key, rfc_message_id, stream, sequence_key, sequence_version,
-        step_id, entry_no, enrollment_id, subscriber_id, template, state, reason, run_at, watch_at,
-        maybe_delivered, expires_at, allowed, words, terminal_at)
+        step_id, entry_no, enrollment_id, subscriber_id, template, template_version, state, reason,
+        run_at, watch_at, maybe_delivered, expires_at, allowed, words, terminal_at)
     SELECT r.effect_key, r.rfc_message_id, q.stream, e.sequence_key, e.sequence_version,
         r.step_id, e.entry_no, e.id, e.subscriber_id, r.template,
+        decode(coalesce(k.templates ->> r.template, v.templates ->> r.template), 'hex'),
         CAST(CASE WHEN h.held THEN 'in_doubt' ELSE r.state END AS message_state),
         CASE WHEN h.held THEN 'quarantine' ELSE r.reason END,
         CASE WHEN r.state = 'scheduled' AND NOT h.held THEN clock_timestamp() END,
@@ -75,7 +77,10 @@ WITH new AS (
          AS r (effect_key, rfc_message_id, enrollment_id, step_id, template, state, reason,
                expires_at, allowed, words)
     JOIN enrollment e ON e.id = r.enrollment_id
-    JOIN sequence q ON q.key = e.sequence_key,
+    JOIN sequence q ON q.key = e.sequence_key
+    JOIN sequence_version v ON v.sequence_key = e.sequence_key AND v.version = e.sequence_version
+    LEFT JOIN sequence_version k
+        ON k.sequence_key = e.sequence_key AND k.version = e.content_version,
     LATERAL (SELECT r.state = 'scheduled' AND (
         EXISTS (SELECT 1 FROM quarantine u WHERE u.lifted_at IS NULL AND e.due_at < u.begun_at)
         OR EXISTS (SELECT 1 FROM quarantine_evidence v

@@ -84,7 +84,11 @@ def plan(
 
 def _take(walk: Walk, step_id: str) -> str | Rest:
     """Return what comes of a step that is begun now."""
-    match walk.sequence.step(step_id):
+    step = walk.sequence.step(step_id)
+    if step_id in walk.position.passed and not isinstance(step, BranchStep | ExitStep | None):
+        walk.say("passed", step_id, "edit")
+        return walk.onward(step_id, step.next)
+    match step:
         case SendStep() as step:
             return _send(walk, step)
         case WaitStep() as step:
@@ -105,6 +109,11 @@ def _from_here(walk: Walk) -> str | Rest:
     if position.step_id is None:
         return walk.sequence.first
     step = walk.sequence.step(position.step_id)
+    edited = position.rule is not None and position.rule.get("kind") == "edited"
+    if position.started_at is not None and position.rule is not None and edited:
+        # The mail of a step that an edit took away: its end leads on as the edit said.
+        on_fail = position.rule["fails"]
+        step = SendStep(position.step_id, "", next=position.rule["to"], on_fail=on_fail)
     if step is None or position.started_at is None:
         return position.step_id
     if not isinstance(step, SendStep):
@@ -125,6 +134,8 @@ def _from_here(walk: Walk) -> str | Rest:
         walk.say("went_on", step.id, outcome, because=reason)
     if outcome in _FAILS and step.on_fail != "next":
         return step.on_fail
+    if edited and step.next is None and position.rule is not None:
+        return walk.leave(step.id, position.rule["reason"])
     return walk.onward(step.id, step.next)
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from schedules.localtime import is_zone, local
 from tasks.errors import Permanent
 from tasks.sequence import entries
 from tasks.sequence.decisions import sentence
+from tasks.sequence.of_step import about_step
 from tasks.sequence.outlook import Outlook, next_line, stamp
 
 PERSON = text("""
-SELECT s.stopped_at, s.stopped_reason, s.created_at, clock_timestamp() AS now,
+SELECT s.stopped_at, s.stopped_reason, s.created_at, s.zone, clock_timestamp() AS now,
     (SELECT max(t.seen_at) FROM tick t WHERE t.name = 'sequence.scan') AS scanned_at,
     (SELECT max(c.seen_at) FROM canary c WHERE c.pool = 'send') AS send_seen_at
 FROM subscriber s WHERE s.id = :id
@@ -30,6 +33,11 @@ KNOWN = text("SELECT EXISTS (SELECT 1 FROM sequence WHERE key = :key)")
 ENROLLMENTS = text("""
 SELECT e.id, e.sequence_key, e.sequence_version, e.entry_no, e.step_id, e.active, e.entered_at,
     e.ended_at, e.end_reason, NULLIF(e.due_at, 'infinity') AS due_at, e.parked_from,
+    coalesce((SELECT max(v.version) FROM sequence_version v
+              WHERE v.sequence_key = e.sequence_key AND v.created_at <= e.entered_at),
+             e.sequence_version) AS entered_version,
+    (SELECT v.created_at FROM sequence_version v
+     WHERE v.sequence_key = e.sequence_key AND v.version = e.sequence_version) AS version_at,
     q.paused_at, q.pause_reason, t.key AS stream, t.class AS stream_class,
     t.paused_at AS stream_paused_at, t.pause_reason AS stream_pause_reason
 FROM enrollment e
@@ -74,30 +82,62 @@ class Line:
     at: dt.datetime
     sequence: str | None
     text: str
+    step: str | None = None
 
     def __str__(self) -> str:
         return f"{stamp(self.at)}  {self.sequence or '(all)'}  {self.text}"
 
 
+_UTC = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC", re.ASCII)
+
+
+def in_zone(told: str, zone: str | None) -> str:
+    """Return a line with its instants as clocks in ``zone`` show them, each with its offset."""
+    if zone is None:
+        return told
+
+    def here(found: re.Match[str]) -> str:
+        at = dt.datetime.fromisoformat(found[1]).replace(tzinfo=dt.UTC)
+        try:
+            wall = local(at, zone)
+        except OverflowError:
+            return found[0]
+        offset = int((wall - at.replace(tzinfo=None)).total_seconds()) // 60
+        hours, minutes = divmod(abs(offset), 60)
+        return f"{wall:%Y-%m-%d %H:%M:%S}{'-' if offset < 0 else '+'}{hours:02}:{minutes:02}"
+
+    return _UTC.sub(here, told)
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What happened, oldest first, and for each sequence one sentence on what happens next."""
+    """What happened, oldest first, and for each sequence one sentence on what happens next.
+
+    Attributes:
+        zone: of the subscriber; None where they have none, or one that does not exist.
+        step: what became of the step that was asked for, and why.
+    """
 
     subscriber_id: int
     lines: list[Line]
     next: list[str]
+    zone: str | None = None
+    step: str | None = None
 
 
-def explain(connection: Connection, subscriber_id: int, key: str | None = None) -> Explanation:
+def explain(
+    connection: Connection, subscriber_id: int, key: str | None = None, step_id: str | None = None
+) -> Explanation:
     """Tell the story of a subscriber; use it in `Database.snapshot()`.
 
     Args:
         connection: inside a transaction.
         subscriber_id: whose.
         key: of one sequence; None tells of all.
+        step_id: of one step of it; its lines alone are told then.
 
     Raises:
-        Permanent: there is no such subscriber or sequence.
+        Permanent: there is no such subscriber, sequence or step.
     """
     values = {"id": subscriber_id, "key": key}
     person = connection.execute(PERSON, {"id": subscriber_id}).one_or_none()
@@ -115,18 +155,34 @@ def explain(connection: Connection, subscriber_id: int, key: str | None = None) 
     lines = [*_stops(person, suppressions), *_messages(messages, attempts)]
     for row in enrollments:
         again = f", for the {row.entry_no}. time" if row.entry_no > 1 else ""
-        what = f"enrolled, in version {row.sequence_version}{again}"
+        what = f"enrolled, in version {row.entered_version}{again}"
         lines.append(Line(row.entered_at, row.sequence_key, what))
-    for row in connection.execute(DECISIONS, values):
+        if row.sequence_version > row.entered_version:
+            taken = f"goes by version {row.sequence_version} from here on: the sequence was edited"
+            lines.append(Line(row.version_at, row.sequence_key, taken))
+    decisions = connection.execute(DECISIONS, values).all()
+    for row in decisions:
         kind = "exited" if row.kind == "exit" else row.kind
         said = sentence(kind, row.step_id, row.reason, row.detail)
-        lines.append(Line(row.at, row.sequence_key, said))
+        lines.append(Line(row.at, row.sequence_key, said, row.step_id))
     for at, sequence, said in entries.refused_lines(connection, values):
         lines.append(Line(at, sequence, said))
     lines.sort(key=lambda line: line.at)
-    next_ = list(_next(person, suppressions, enrollments, messages, key))
-    next_ += [f"{k}: {said}" for k, said in entries.asking_lines(connection, values)]
-    return Explanation(subscriber_id, lines, next_)
+    told = list(_next(person, suppressions, enrollments, messages, key))
+    told += [f"{k}: {said}" for k, said in entries.asking_lines(connection, values)]
+    zone = person.zone if is_zone(person.zone) else None
+    if key is None or step_id is None:
+        return Explanation(subscriber_id, lines, told, zone)
+    about = about_step(
+        connection,
+        key,
+        step_id,
+        enrollments[-1] if enrollments else None,
+        [row for row in decisions if row.step_id == step_id],
+        [row for row in messages if row.step_id == step_id],
+    )
+    here = [line for line in lines if line.step == step_id]
+    return Explanation(subscriber_id, here, told, zone, about)
 
 
 def _stops(person: Any, suppressions: Any) -> Iterator[Line]:
@@ -147,13 +203,13 @@ def _messages(messages: Any, attempts: Any) -> Iterator[Line]:
         told = " ".join(str(part) for part in (row.code, row.enhanced_code, row.reply) if part)
         said += f" ({told})" if told else ""
         said += f"; evidence: {row.evidence}" if row.evidence else ""
-        yield Line(row.ended_at, message.sequence_key, said)
+        yield Line(row.ended_at, message.sequence_key, said, message.step_id)
     for row in messages:
         if row.terminal_at is None:
             continue
         why = f", because of {row.reason}" if row.reason and row.state != "sent" else ""
         said = f"message {row.id} ({row.template}) ended: {row.state}{why}"
-        yield Line(row.terminal_at, row.sequence_key, said)
+        yield Line(row.terminal_at, row.sequence_key, said, row.step_id)
 
 
 def _next(

@@ -29,6 +29,7 @@ class Position:
         outcome: terminal state of the step's message, None while that is live or is none.
         zone: the subscriber's own word for it, valid or not.
         entered_at: when they came in; `exit` rules count from it.
+        passed: steps that are not run again, though an edit has put them ahead.
     """
 
     enrollment_id: int
@@ -43,6 +44,7 @@ class Position:
     hard_bounce: bool = False
     zone: str | None = None
     entered_at: datetime | None = None
+    passed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, text
 
 from schedules.definition import SendStep, Sequence
+from schedules.findings import DefinitionError
 from schedules.loader import Loaded
 from schedules.prompt import Prompt
 from tasks.errors import Permanent
+from tasks.sequence.migrate import Effect, edit, reused
 from tasks.sequence.prompts import publish_prompts
 
 # The space of the two-argument advisory locks that publishing takes; "publ" as a number.
@@ -34,8 +36,13 @@ WHERE q.key = :key FOR NO KEY UPDATE OF q
 
 # The version refers to its sequence by a deferred key, so either may be written first.
 VERSION = text("""
-INSERT INTO sequence_version (sequence_key, version, definition, source, sha256)
-VALUES (:key, :version, CAST(:definition AS jsonb), :source, :sha256)
+INSERT INTO sequence_version (sequence_key, version, definition, source, sha256, templates)
+VALUES (:key, :version, CAST(:definition AS jsonb), :source, :sha256, CAST(:templates AS jsonb))
+""")
+HISTORY = text("SELECT version, definition FROM sequence_version WHERE sequence_key = :key")
+PUBLISHED = text("""
+SELECT q.version, v.sha256 FROM sequence q
+JOIN sequence_version v ON v.sequence_key = q.key AND v.version = q.version WHERE q.key = :key
 """)
 SEQUENCE = text("""
 INSERT INTO sequence (key, title, stream, topic, version)
@@ -93,12 +100,15 @@ class Published:
         version: the one that new enrollments take.
         changed: whether that version is new.
         templates: names whose sources are new, first or again.
+        effect: what a new version did to those who went by an older one; None for a first one, and
+            for none.
     """
 
     key: str
     version: int
     changed: bool
     templates: tuple[str, ...] = ()
+    effect: Effect | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +146,24 @@ MADE_UP: tuple[Sample, ...] = (
 )
 
 
+class TooMany(Permanent):
+    """An edit makes more mails due at once than `max_immediate_sends`."""
+
+
 def publish(
     connection: Connection,
     loaded: Loaded,
     source: str,
     bundles: Mapping[str, Template],
     prompts: Mapping[str, Prompt] = MappingProxyType({}),
+    *,
+    yes: bool = False,
 ) -> Published:
     """Publish a definition and its templates, in the caller's transaction.
 
-    An identical definition makes no new version, and a template may be new without one. A new
-    version holds for enrollments to come; those under way keep the one they entered with, and a
-    mail not yet claimed takes the newest template.
+    An identical definition makes no new version, and a template may be new without one. What a new
+    version does to those under way is its own `publish` section's to say; by default they go on by
+    it. A mail not yet claimed takes the newest template, unless the version pins it.
 
     Args:
         connection: inside a transaction; concurrent publishers of the same key wait for its end.
@@ -155,19 +171,25 @@ def publish(
         source: its text, kept beside the definition.
         bundles: template name → sources; one for each that a step sends.
         prompts: name → prompt; one for each that a step's words are asked for with.
+        yes: the operator knows how many mails the edit makes due at once.
 
     Raises:
         Permanent: its topic, the sources of a template, or a prompt are not there.
+        DefinitionError: a step has the id of another deed.
+        TooMany: more mails than `max_immediate_sends` would be due at once, and not `yes`; nothing
+            may be committed then.
     """
     sequence = loaded.sequence
     connection.execute(LOCK, {"space": LOCK_SPACE, "key": sequence.key})
     _require_topic(connection, sequence)
     templates = _publish_templates(connection, sequence, bundles)
     publish_prompts(connection, sequence, prompts)
-    sha256 = hashlib.sha256(sequence.canonical().encode()).digest()
+    pinned = _pinned(sequence, bundles)
+    sha256 = _hash(sequence, pinned)
     current = connection.execute(CURRENT, {"key": sequence.key}).one_or_none()
     if current is not None and current.sha256 == sha256:
         return Published(sequence.key, current.version, False, templates)
+    before = None if current is None else _before(connection, loaded, current.version)
     version = 1 if current is None else current.version + 1
     connection.execute(
         VERSION,
@@ -177,6 +199,7 @@ def publish(
             "definition": json.dumps(sequence.to_json(), ensure_ascii=False),
             "source": source,
             "sha256": sha256,
+            "templates": None if pinned is None else json.dumps(pinned),
         },
     )
     connection.execute(
@@ -190,7 +213,77 @@ def publish(
             "version": version,
         },
     )
-    return Published(sequence.key, version, True, templates)
+    effect = None
+    if before is not None:
+        effect = edit(connection, sequence, version, before, write=True)
+        _require_room(sequence, effect, yes)
+    return Published(sequence.key, version, True, templates, effect)
+
+
+def preview(connection: Connection, loaded: Loaded, bundles: Mapping[str, Template]) -> Published:
+    """Return what `publish` would do, by the same rules and the same numbers, and do nothing.
+
+    Args:
+        connection: inside `Database.snapshot()`.
+        loaded: as the loader read it.
+        bundles: as for `publish`.
+
+    Raises:
+        DefinitionError: a step has the id of another deed.
+    """
+    sequence = loaded.sequence
+    current = connection.execute(PUBLISHED, {"key": sequence.key}).one_or_none()
+    if current is None:
+        return Published(sequence.key, 1, True)
+    if current.sha256 == _hash(sequence, _pinned(sequence, bundles)):
+        return Published(sequence.key, current.version, False)
+    before = _before(connection, loaded, current.version)
+    version = current.version + 1
+    effect = edit(connection, sequence, version, before, write=False)
+    return Published(sequence.key, version, True, effect=effect)
+
+
+def _before(connection: Connection, loaded: Loaded, current: int) -> Sequence:
+    """Return the definition that stands, once no step of the new one has the id of another deed."""
+    history = {}
+    for row in connection.execute(HISTORY, {"key": loaded.sequence.key}):
+        try:
+            history[row.version] = Sequence.from_json(row.definition)
+        except ValueError as error:
+            if row.version == current:
+                raise Permanent(str(error)) from error
+    found = [
+        loaded.located.finding(("steps", index, "id"), message)
+        for index, message in reused(history, current, loaded.sequence)
+    ]
+    if found:
+        raise DefinitionError(found)
+    return history[current]
+
+
+def _require_room(sequence: Sequence, effect: Effect, yes: bool) -> None:
+    most = sequence.publish.max_immediate_sends
+    if effect.immediate_sends > most and not yes:
+        raise TooMany(
+            f"version {effect.version} of {sequence.key!r} would make {effect.immediate_sends} mails"
+            f" due at once, and max_immediate_sends is {most}; nothing was published. Look at"
+            " `dripfleet sequence plan`, then apply with --yes"
+        )
+
+
+def _pinned(sequence: Sequence, bundles: Mapping[str, Template]) -> dict[str, str] | None:
+    """The hash of each mail, where a version pins them."""
+    if sequence.publish.content != "pin":
+        return None
+    return {name: bundles[name].sha256.hex() for name in template_names(sequence)}
+
+
+def _hash(sequence: Sequence, pinned: Mapping[str, str] | None) -> bytes:
+    """What makes a version another one: its definition, and its mails where it pins them."""
+    told = sequence.canonical()
+    if pinned is not None:
+        told += json.dumps(pinned, sort_keys=True)
+    return hashlib.sha256(told.encode()).digest()
 
 
 def template_names(sequence: Sequence) -> list[str]:

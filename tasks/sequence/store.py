@@ -43,7 +43,7 @@ WITH held AS MATERIALIZED (
     WHERE e.due_at <= (SELECT clock_timestamp())
     ORDER BY e.due_at LIMIT :n FOR NO KEY UPDATE SKIP LOCKED)
 SELECT e.id, e.sequence_key, e.sequence_version, e.subscriber_id, e.entry_no, e.step_id,
-    e.step_started_at, e.due_at, e.wait_rule, e.entered_at, s.zone,
+    e.step_started_at, e.due_at, e.wait_rule, e.entered_at, e.passed, s.zone,
     q.paused_at IS NOT NULL AS paused,
     c.opted_in, coalesce(s.stopped_reason, p.reason) AS stopped,
     m.state, m.reason, coalesce(m.reason = 'hard_bounce' OR p.reason = 'hard_bounce', false) AS bounced,
@@ -115,7 +115,7 @@ class Planner:
                     batch.fault(row, fault)
                     continue
                 batch.messages += self._messages(row, planned)
-                batch.resting.append(_resting(row.id, planned))
+                batch.resting.append(resting_of(row.id, planned))
                 if isinstance(planned.rest, HandOff) and planned.rest.words is not None:
                     batch.worded.append(
                         (row.id, row.sequence_key, planned.rest.step_id, planned.rest.words)
@@ -154,6 +154,7 @@ class Planner:
             hard_bounce=row.bounced,
             zone=row.zone,
             entered_at=row.entered_at,
+            passed=frozenset(row.passed or ()),
         )
         facts = Facts(
             row.now,
@@ -202,7 +203,8 @@ def _update(row: Any, made: Update) -> update.SubscriberUpdate:
     )
 
 
-def _resting(enrollment_id: int, planned: Plan) -> moves.Resting:
+def resting_of(enrollment_id: int, planned: Plan) -> moves.Resting:
+    """Return where a plan leaves its enrollment, as `moves.write` takes it."""
     decisions = tuple((d.kind, d.step_id, d.reason, d.detail) for d in planned.decisions)
     rest = planned.rest
     return moves.Resting(

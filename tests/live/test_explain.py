@@ -25,7 +25,7 @@ from tasks.moves.tick import ticked
 from tasks.send.dossier import dossier
 from tasks.send.service import Service
 from tasks.send.settings import SendSettings
-from tasks.sequence.explain import Explanation, explain
+from tasks.sequence.explain import Explanation, explain, in_zone
 from tasks.sequence.store import Planner
 from tasks.upkeep.overview import Overview, overview
 from tests.live import seeds
@@ -127,6 +127,49 @@ def test_the_whole_way_is_told_in_order_and_so_is_what_comes_next(fleet: Fleet) 
     assert said[3].endswith("ended: sent")
     assert said[4].startswith("wait: waits until")
     assert [line.at for line in told.lines] == sorted(line.at for line in told.lines)
+
+
+def test_a_step_is_told_by_what_became_of_its_mail(fleet: Fleet) -> None:
+    def step(id_: str) -> str:
+        with fleet.database.snapshot() as connection:
+            told = explain(connection, fleet.id, "two-mails", id_)
+        assert {line.step for line in told.lines} <= {id_}
+        return told.step or ""
+
+    assert step("second") == "second: has not been come to yet; they have not begun"
+    fleet.scan()
+    assert step("first") == ("first: message 1 is under way; the last line says what it waits for")
+    fleet.send()
+    fleet.scan()
+    assert step("first") == "first: message 1 was sent"
+    assert step("wait").startswith("wait: waits until 20")
+    assert step("second") == "second: has not been come to yet; they stand at wait"
+    fleet.write("UPDATE consent SET opted_in = false")
+    fleet.write("UPDATE enrollment SET due_at = clock_timestamp()")
+    fleet.scan()
+    assert step("second") == (
+        "second: message 2 was not sent (suppressed): they opted out of its topic, and only they can"
+        " opt in again"
+    )
+    with pytest.raises(Permanent, match="no step 'secnod'; did you mean 'second'"):
+        step("secnod")
+
+
+def test_a_step_that_nobody_came_to_is_told_by_where_the_way_ended(fleet: Fleet) -> None:
+    with fleet.database.transaction() as connection:
+        stop_subscriber(connection, fleet.id, "unsubscribe")
+    with fleet.database.snapshot() as connection:
+        told = explain(connection, fleet.id, "two-mails", "second")
+    assert told.step == "second: was not come to; the way ended at the start: they unsubscribed"
+
+
+def test_times_are_told_by_the_clock_of_the_subscriber() -> None:
+    line = "wait: waits until 2026-03-08 07:00:00 UTC, which is 2026-03-08 02:30:00 there"
+    assert in_zone(line, "America/New_York") == (
+        "wait: waits until 2026-03-08 03:00:00-04:00, which is 2026-03-08 02:30:00 there"
+    )
+    assert in_zone("2026-01-01 00:00:00 UTC", "Asia/Kolkata") == "2026-01-01 05:30:00+05:30"
+    assert in_zone(line, None) == line
 
 
 def test_a_pause_is_named_with_its_reason_while_it_holds_the_mail(fleet: Fleet) -> None:

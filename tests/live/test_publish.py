@@ -71,12 +71,12 @@ def test_an_identical_definition_makes_no_new_version(database: Database, topic:
     assert rows(database, "SELECT version, source FROM sequence_version") == [(1, seeds.TWO_MAILS)]
 
 
-def test_a_new_version_leaves_those_under_way_on_theirs(database: Database, topic: None) -> None:
+def test_a_new_version_takes_those_under_way_with_it(database: Database, topic: None) -> None:
     published(database, seeds.TWO_MAILS)
     seeds.enroll(database, "two-mails", seeds.subscribers(database, 1))
     again = published(database, seeds.TWO_MAILS.replace("Two mails", "Another title"))
     assert (again.version, again.changed) == (2, True)
-    assert rows(database, "SELECT sequence_version FROM enrollment") == [(1,)]
+    assert rows(database, "SELECT sequence_version FROM enrollment") == [(2,)]
     assert rows(database, "SELECT title, version FROM sequence") == [("Another title", 2)]
 
 
@@ -118,7 +118,13 @@ def test_apply_publishes_makes_the_topic_and_says_what_is_new(
     result = command("sequence", "apply", "good.yaml", "--create-topics")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == [
-        {"key": "two-mails", "version": 1, "changed": True, "templates": ["test/mail"]}
+        {
+            "key": "two-mails",
+            "version": 1,
+            "changed": True,
+            "templates": ["test/mail"],
+            "effect": None,
+        }
     ]
     assert "made the topic 'news'" in result.stderr
     assert rows(database, "SELECT stream, topic FROM sequence") == [("marketing", "news")]

@@ -91,6 +91,16 @@ TARGETS = {
         of_sql,
         (("tests/live/test_verify.py",),),
     ),
+    "engine": Target(
+        tuple(f"tasks/sequence/{name}.py" for name in ("engine", "gates", "walk", "judgement")),
+        of_python,
+        (("tests/unit/test_sequence_engine.py",), ("tests/unit/test_simulate.py",)),
+    ),
+    "edit": Target(
+        ("tasks/sequence/edit.py",),
+        of_python,
+        (("tests/unit/test_edit.py",), ("tests/live/test_edit.py",)),
+    ),
     "classifier": Target(
         ("tasks/send/reply.py", "tasks/send/outcome.py"),
         of_python,

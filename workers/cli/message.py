@@ -37,7 +37,8 @@ def register(app: typer.Typer) -> None:
     """Add `dripfleet explain`, `dripfleet message`, `dripfleet retry` and `dripfleet doubt`."""
     app.command(
         epilog="Examples:\n\ndripfleet explain zoe@example.com\n\n"
-        "dripfleet explain zoe@example.com win-back\n\ndripfleet explain crm-4711 --json",
+        "dripfleet explain zoe@example.com win-back\n\n"
+        "dripfleet explain zoe@example.com win-back --step nudge\n\ndripfleet explain crm-4711 --json",
     )(explain)
     app.add_typer(message, name="message")
     retry.register(app)
@@ -52,30 +53,43 @@ def _group() -> None:
 def explain(
     who: str = typer.Argument(metavar="EMAIL", help="An e-mail address, or an external id."),
     sequence: str | None = typer.Argument(None, help="Only this sequence."),
+    step: str | None = typer.Option(None, help="Only this step of it: did its mail go, and why?"),
+    utc: bool = typer.Option(False, "--utc", help="Times in UTC, not in the subscriber's zone."),
     as_json: bool = AS_JSON,
 ) -> None:
     """Say why a mail went or did not: what happened to a subscriber, and what happens next.
 
     One line each, oldest first: entries, decisions of the planner, every attempt with the relay's
-    reply, stops; then, for each sequence, what it waits for, or who should be moving it.
+    reply, stops; then, for each sequence, what it waits for, or who should be moving it. On a terminal
+    times are those of the subscriber's own clock; JSON has UTC.
     """
+    if step is not None and sequence is None:
+        raise typer.BadParameter(
+            "expected the sequence of that step before it", param_hint="--step"
+        )
     from tasks.audience.settings import load
     from tasks.audience.store import check_secret, get
     from tasks.sequence.explain import explain as tell
+    from tasks.sequence.explain import in_zone
 
     with connected() as services, services.database.snapshot() as connection:
         secret = load().key
         # Under another secret nobody would be found, which is not what is wrong.
         check_secret(connection, secret)
         subscriber = get(connection, who, secret)
-        told = tell(connection, subscriber.id, sequence)
+        told = tell(connection, subscriber.id, sequence, step)
     if as_json or not sys.stdout.isatty():
         emit(told, as_json=True)
         return
+    zone = None if utc else told.zone
+    if zone is not None:
+        typer.echo(f"times are those of {zone}, with their distance from UTC")
     for line in told.lines:
-        typer.echo(_clean(str(line)))
+        typer.echo(_clean(in_zone(str(line), zone)))
+    if told.step is not None:
+        typer.secho(f"step  {_clean(in_zone(told.step, zone))}", bold=True)
     for sentence in told.next:
-        typer.secho(f"next  {_clean(sentence)}", bold=True)
+        typer.secho(f"next  {_clean(in_zone(sentence, zone))}", bold=True)
 
 
 @message.command(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from workers.cli import enqueue
+from workers.cli import edit, enqueue, schema, simulate
 from workers.cli.context import connected
 from workers.cli.render import ExitCode, emit, number, plain, progress, say
 
@@ -34,6 +34,9 @@ AS_JSON = typer.Option(False, "--json", help="JSON on a terminal too.")
 
 def register(app: typer.Typer) -> None:
     """Add `dripfleet sequence` and `dripfleet enqueue`."""
+    edit.register(sequence)
+    simulate.register(sequence)
+    schema.register(sequence)
     app.add_typer(sequence, name="sequence")
     enqueue.register(app)
 
@@ -58,10 +61,10 @@ def validate(
     if offline or not _database_stands():
         if not offline:
             say("no database runs: topics are not looked up, and sample subscribers are made up")
-        proof = _prove(None, files, templates)
+        proof = prove_files(None, files, templates)
     else:
         with connected() as services:
-            proof = _prove(services.database, files, templates)
+            proof = prove_files(services.database, files, templates)
     _tell(proof)
     if as_json or not sys.stdout.isatty():
         emit({"findings": proof.findings, "warnings": proof.warnings}, as_json=True)
@@ -80,31 +83,42 @@ def apply(
         False, "--create-topics", help="Make the topics that do not exist yet."
     ),
     templates: Path | None = TEMPLATES,
+    yes: bool = typer.Option(
+        False, "--yes", help="Also where an edit makes more mails due than max_immediate_sends."
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Publish sequence files and their templates; nothing is, while one of them has a fault.
 
-    What did not change makes no new version. A new version holds for those who enter from now on;
-    those under way keep the version they entered with, and mails not yet begun take the newest
-    template.
+    What did not change makes no new version. Those under way go on by a new version, unless its
+    `publish` section says otherwise; `dripfleet sequence plan` shows what that means for them before.
+    Mails not yet begun take the newest template.
     """
     from tasks.audience.store import ensure_topic
-    from tasks.sequence.publish import publish
+    from tasks.sequence.publish import TooMany, publish
 
     with connected() as services:
-        proof = _prove(services.database, files, templates, create_topics=create_topics)
+        proof = prove_files(services.database, files, templates, create_topics=create_topics)
         _tell(proof, findings=False)
         published = []
         for file in proof.require():
             topic = file.loaded.sequence.topic
-            with services.database.transaction() as connection:
-                if create_topics and topic and ensure_topic(connection, topic):
-                    say(f"made the topic {topic!r}; subscribers opt in to it by import")
-                done = publish(connection, file.loaded, file.source, file.bundles, file.prompts)
+            try:
+                with services.database.transaction() as connection:
+                    if create_topics and topic and ensure_topic(connection, topic):
+                        say(f"made the topic {topic!r}; subscribers opt in to it by import")
+                    done = publish(
+                        connection, file.loaded, file.source, file.bundles, file.prompts, yes=yes
+                    )
+            except TooMany as refusal:
+                say(str(refusal), style="red")
+                raise typer.Exit(ExitCode.FINDINGS) from refusal
             published.append(done)
             news = f"version {done.version}" + (" is new" if done.changed else ", unchanged")
             if done.templates:
                 news += f"; new sources for {', '.join(done.templates)}"
+            if done.effect is not None and (done.effect.people or done.effect.stay):
+                news += f"; {edit.in_words(done.effect)}"
             say(f"{done.key}: {news}")
     if as_json or not sys.stdout.isatty():
         emit(published, as_json=True)
@@ -239,12 +253,13 @@ def _until_done(database: Database, move: Callable[[Connection], int], what: str
                 return total
 
 
-def _prove(
+def prove_files(
     database: Database | None,
     files: list[str],
     templates: Path | None,
     create_topics: bool = False,
 ) -> Proof:
+    """Prove files as `apply` asks for it; without a database, on made-up subscribers."""
     from tasks.membership import segment_keys
     from tasks.sequence.publish import sample_subscribers, topic_keys
     from workers.cli.proof import installed_templates, prove

@@ -1,0 +1,235 @@
+"""The simulator: the planner's engine on a virtual clock, the same for a seed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from schedules.loader import load, loads
+from tasks.sequence.behavior import Behavior, Person, made_up
+from tasks.sequence.simulate import Story, simulate
+from workers.cli import sequence as commands
+from workers.cli.render import ExitCode
+from workers.cli.simulate import as_data, chart
+
+SEQUENCES = Path(__file__).parents[2] / "schedules" / "sequences"
+HEAD = """key: demo
+title: A demo
+class: transactional
+timezone: {source: subscriber, fallback: Europe/Berlin}
+entry: {manual: true}
+"""
+MONDAY = dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
+
+
+def walked(steps: str, people: list[Person] | int = 1, **asked: Any) -> Story:
+    if isinstance(people, int):
+        people = made_up(people, 1)
+    told: dict[str, Any] = {"start": MONDAY, "days": 30, "seed": 1} | asked
+    return simulate(loads(HEAD + steps, "demo.yaml"), people, **told)
+
+
+def local_mail(zone: str, wall: str, entered: str, days: int = 1) -> dt.datetime:
+    """When the relay got a mail that was to go at a wall time, a day or two after the entry."""
+    story = walked(
+        f'steps:\n  - {{id: w, wait: {{calendar_days: {days}, at: "{wall}"}}}}\n'
+        "  - {id: m, send: {template: demo/m}}\n",
+        [Person(1, zone)],
+        start=dt.datetime.fromisoformat(entered),
+        days=4,
+    )
+    [mail] = story.sent
+    return mail.at
+
+
+# The vectors of clock changes, each a day after somebody entered.
+@pytest.mark.parametrize(
+    ("zone", "entered", "wall", "instant"),
+    [
+        ("America/New_York", "2026-03-07T12:00Z", "02:30", "2026-03-08T07:00Z"),
+        ("America/New_York", "2026-10-31T12:00Z", "01:30", "2026-11-01T05:30Z"),
+        ("America/New_York", "2026-10-31T12:00Z", "09:00", "2026-11-01T14:00Z"),
+        ("Europe/Berlin", "2026-03-28T12:00Z", "02:15", "2026-03-29T01:00Z"),
+        ("Europe/Berlin", "2026-10-24T12:00Z", "02:15", "2026-10-25T00:15Z"),
+        ("Asia/Tokyo", "2026-11-21T16:00Z", "08:00", "2026-11-22T23:00Z"),
+    ],
+)
+def test_a_wall_time_is_walked_at_its_instant(
+    zone: str, entered: str, wall: str, instant: str
+) -> None:
+    at = local_mail(zone, wall, entered)
+    meant = dt.datetime.fromisoformat(instant)
+    assert meant <= at <= meant + dt.timedelta(seconds=30)
+
+
+def test_the_two_hours_of_a_clock_change_are_walked_in_two_zones() -> None:
+    """Berlin gets its second hour twice and Moscow not: each wall time comes once for each."""
+    steps = "steps:\n"
+    for number, wall in enumerate(("01:45", "02:15", "02:45", "03:15")):
+        days = 1 if number == 0 else 0
+        steps += f'  - {{id: w{number}, wait: {{calendar_days: {days}, at: "{wall}"}}}}\n'
+        steps += f"  - {{id: m{number}, send: {{template: demo/m}}}}\n"
+    people = [Person(1, "Europe/Berlin"), Person(2, "Europe/Moscow")]
+    story = walked(steps, people, start=dt.datetime(2026, 10, 24, 12, tzinfo=dt.UTC), days=2)
+    came = {
+        person.id: [f"{mail.at:%d %H:%M}" for mail in story.sent if mail.person == person.id]
+        for person in people
+    }
+    assert came == {
+        1: ["24 23:45", "25 00:15", "25 00:45", "25 02:15"],
+        2: ["24 22:45", "24 23:15", "24 23:45", "25 00:15"],
+    }
+
+
+def test_the_same_seed_tells_the_same_story_and_another_one_another() -> None:
+    asked: dict[str, Any] = {
+        "start": MONDAY,
+        "days": 30,
+        "behavior": Behavior(opens=0.4, clicks=0.2, stops=0.05),
+    }
+    sequence = load(SEQUENCES / "win-back.yaml")
+
+    def story(seed: int) -> dict[str, Any]:
+        scores = frozenset({"churn"})
+        return as_data(simulate(sequence, made_up(300, seed, scores), seed=seed, **asked), seed)
+
+    assert story(1) == story(1)
+    assert story(1)["ended"] != story(2)["ended"]
+
+
+def test_everybody_who_enters_ends_or_is_still_under_way() -> None:
+    behavior = Behavior(stops=0.1, fails=0.1, bounces=0.1)
+    story = walked(
+        "steps:\n  - {id: a, send: {template: d/a}, on_fail: exit}\n  - {id: w, wait: {delay: 20d}}\n"
+        "  - {id: b, send: {template: d/b}}\n",
+        400, days=10, behavior=behavior, over=dt.timedelta(days=1),
+    )  # fmt: skip
+    assert sum(story.ended.values()) + story.standing == story.entered == 400
+    assert set(story.ended) == {"failed", "hard_bounce", "unsubscribe"}
+    first, wait, last = story.steps
+    assert sum(first.mails.values()) == first.begun == 400
+    assert wait.standing == story.standing and last.begun == 0
+    assert sum(step.left.total() for step in story.steps) == sum(story.ended.values())
+
+
+def test_a_conversion_ends_the_way_when_it_happens() -> None:
+    rule = "exit: [{event: purchase, reason: converted}]\n"
+    steps = "steps:\n  - {id: a, send: {template: d/a}}\n  - {id: w, wait: {delay: 5d}}\n  - {id: b, send: {template: d/b}}\n"
+    story = walked(rule + steps, 200, behavior=Behavior(converts={"purchase": 0.5}))
+    assert 60 < story.ended["converted"] and story.steps[2].begun < 140
+    assert len(story.sent) == 200 + story.steps[2].mails["sent"]
+
+
+def test_a_mail_is_asked_for_what_people_did_before() -> None:
+    steps = (
+        "steps:\n  - {id: a, send: {template: d/a}}\n  - {id: w, wait: {delay: 2d}}\n"
+        "  - id: b\n    branch: [{if: \"count('email.clicked', within='7d') >= 1\", next: c}, {else: d}]\n"
+        "  - {id: c, exit: {reason: clicked}}\n  - {id: d, exit: {reason: silent}}\n"
+    )
+    story = walked(steps, 500, behavior=Behavior(clicks=0.2))
+    assert 60 < story.ended["clicked"] < 140
+    assert story.ended["clicked"] + story.ended["silent"] == 500
+
+
+def test_what_the_gates_say_is_counted_by_their_own_words() -> None:
+    people = [Person(n, None, topics={"news": n % 2 == 0}) for n in range(1, 11)]
+    sequence = loads(
+        HEAD.replace("transactional", "marketing\ntopic: news")
+        + "steps:\n  - {id: a, send: {template: d/a}}\n",
+        "demo.yaml",
+    )
+    story = simulate(sequence, people, start=MONDAY, days=2, seed=1)
+    assert story.steps[0].reasons == {"opted_out": 5}
+    assert story.ended == {"opted_out": 5, "completed": 5}
+
+
+def test_an_update_is_seen_by_what_comes_behind_it() -> None:
+    steps = (
+        "steps:\n  - {id: u, update: {set: {tried: {expression: sub.tried + 1}}}}\n"
+        '  - {id: b, branch: [{if: "sub.tried == 2", next: c}, {else: d}]}\n'
+        "  - {id: c, exit: {reason: second}}\n  - {id: d, exit: {reason: other}}\n"
+    )
+    story = walked(steps, [Person(1, None, {"tried": 1}), Person(2, None, {"tried": 5})])
+    assert story.ended == {"second": 1, "other": 1}
+
+
+def test_the_chart_has_a_line_a_day_and_counts_what_was_sent() -> None:
+    story = walked(
+        "steps:\n  - {id: a, send: {template: d/a}}\n  - {id: w, wait: {delay: 2d}}\n  - {id: b, send: {template: d/b}}\n",
+        50,
+    )
+    head, _, first, second = chart(story)
+    assert "highest bar is 50" in head
+    assert first.startswith("2026-01-05  █") and first.endswith("  50")
+    assert second.startswith("2026-01-07")
+
+
+def test_ten_thousand_people_and_sixty_days_cost_seconds_of_one_core() -> None:
+    sequence = load(SEQUENCES / "win-back.yaml")
+    people = made_up(10_000, 1, frozenset({"churn"}))
+    began = time.process_time()
+    story = simulate(sequence, people, start=MONDAY, days=60, seed=1, behavior=Behavior(opens=0.3))
+    assert time.process_time() - began < 20
+    assert story.entered == 10_000
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    commands.register(app)
+    return lambda *words: CliRunner().invoke(app, ["sequence", "simulate", *words])
+
+
+def test_a_golden_file_tells_what_a_change_does(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "thank-you.yaml"
+    file.write_text((SEQUENCES / "thank-you.yaml").read_text())
+    asked = (str(file), "--subscribers", "20", "--days", "3", "--open", "0.5")
+    golden = tmp_path / "golden.json"
+    golden.write_text(command(*asked).stdout)
+    assert command(*asked, "--golden", "golden.json").exit_code == 0
+    file.write_text(file.read_text().replace("20s}", "2d}"))
+    changed = command(*asked, "--golden", "golden.json")
+    assert changed.exit_code == ExitCode.FINDINGS
+    assert '+    "2026-01-07T00:00:00+00:00": 20' in changed.stdout
+    missing = command(*asked, "--golden", "none.json")
+    assert missing.exit_code == ExitCode.USAGE and "make it with" in missing.stderr
+
+
+def test_people_of_a_file_walk_with_what_it_says_of_them(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "people.csv").write_text(
+        "email,zone,topic:product-news,score:churn:number\n"
+        "a@example.com,Asia/Tokyo,yes,0.95\nb@example.com,Europe/Berlin,yes,0.1\n"
+        "c@example.com,Europe/Berlin,no,0.99\nnobody,,yes,0.5\n"
+    )
+    told = command(str(SEQUENCES / "win-back.yaml"), "--subscribers", "people.csv")
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert (found["entered"], found["ended"]) == (3, {"completed": 2, "opted_out": 1})
+    assert [step["mails"] for step in found["steps"] if step["mails"]] == [
+        {"sent": 2, "suppressed": 1}, {"sent": 1},
+    ]  # fmt: skip
+    assert "people.csv:5: left out" in told.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--convert", "purchase"), ("--convert", "purchase=2"), ("--subscribers", "0"),
+     ("--subscribers", "none.csv"), ("--start", "soon"), ("--over", "2x"), ("--open", "1.5")],
+)  # fmt: skip
+def test_what_cannot_be_declared_is_a_fault_of_use(
+    command: Callable[..., Any], words: tuple[str, str]
+) -> None:
+    assert command(str(SEQUENCES / "thank-you.yaml"), *words).exit_code == ExitCode.USAGE
