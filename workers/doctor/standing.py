@@ -18,6 +18,7 @@ from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
+from workers.doctor import segments
 from workers.doctor.finding import Finding, error, fine, warning
 from workers.settings import FleetSettings
 
@@ -42,6 +43,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("transactions", transactions),
         ("templates", templates),
         ("schedules", schedules),
+        ("segments", segments.runs),
     ):
         try:
             with database.transaction() as connection:
