@@ -122,6 +122,25 @@ WHERE r.stage = 'done' AND r.request <> '{}' ORDER BY r.segment, r.id DESC
 CLOCK = text("SELECT clock_timestamp()")
 
 
+# One that nobody holds is rung for every second; within a tenth of an hour somebody takes it.
+STANDING = text("""
+SELECT r.id, r.segment, r.stage, r.noisy, r.faults, r.why,
+    extract(epoch FROM clock_timestamp() - greatest(r.created_at, r.lease_until, r.retry_at))::float8 AS ago
+FROM segment_run r
+WHERE r.stage NOT IN ('done', 'refused')
+  AND greatest(r.created_at, r.lease_until, r.retry_at) < clock_timestamp() - CAST(:still AS interval)
+ORDER BY r.id LIMIT 20
+""")
+# The newest run of a segment, if it came to nothing lately.
+REFUSED = text("""
+SELECT r.id, r.segment, r.why FROM (
+    SELECT DISTINCT ON (r.segment) r.id, r.segment, r.stage, r.why, r.ended_at
+    FROM segment_run r ORDER BY r.segment, r.id DESC) r
+WHERE r.stage = 'refused' AND r.ended_at > clock_timestamp() - interval '7 days'
+ORDER BY r.segment LIMIT 20
+""")
+
+
 @dataclass(frozen=True)
 class Taken:
     """A run that is ours under its epoch."""
@@ -280,3 +299,13 @@ def found(connection: Connection, segment: str | None, run: int | None = None) -
 def promote(connection: Connection, run: int) -> None:
     """Make it what `segment(NAME, promoted=true)` sees from now on."""
     connection.execute(PROMOTE, {"run": run})
+
+
+def standing(connection: Connection, still: float) -> list[Any]:
+    """Runs that nobody has worked on for `still` seconds: id, segment, stage, noisy, faults, why, ago."""
+    return list(connection.execute(STANDING, {"still": dt.timedelta(seconds=still)}).all())
+
+
+def refused(connection: Connection) -> list[Any]:
+    """The newest runs of their segments that were refused within a week: id, segment, why."""
+    return list(connection.execute(REFUSED).all())

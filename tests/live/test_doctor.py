@@ -15,7 +15,7 @@ from tasks.upkeep import checks
 from tests.live import seeds
 from workers.cli.doctor import tell
 from workers.cli.render import ExitCode
-from workers.doctor import examine, standing
+from workers.doctor import examine, segments, standing
 from workers.doctor.finding import Finding, error, fine, warning
 
 Check = Callable[[Connection], Iterator[Finding]]
@@ -209,3 +209,26 @@ def test_only_errors_are_an_exit_code(
     rows = json.loads(capsys.readouterr().out)
     assert [row["severity"] for row in rows] == [finding.severity for finding in findings]
     assert all(row["next"] for row in rows if row["severity"] != "fine")
+
+
+def test_a_segment_run_that_stands_still_or_was_refused_is_told_with_the_next_move(
+    database: Database,
+) -> None:
+    assert found(database, segments.runs)["segments"].severity == "fine"
+    script(
+        database,
+        "INSERT INTO segment_run (segment, artifact, stage, noisy, created_at) VALUES"
+        " ('value', 'qaoa', 'cut', true, now() - interval '1 hour'),"
+        " ('fresh', 'qaoa', 'cut', false, now())",
+        "INSERT INTO segment_run (segment, artifact, stage, lease_until, created_at) VALUES"
+        " ('held', 'qaoa', 'judge', now() + interval '1 min', now() - interval '1 hour')",
+        "INSERT INTO segment_run (segment, artifact, stage, why, ended_at) VALUES"
+        " ('shapes', 'qaoa', 'refused', 'nobody bought', now()), ('once', 'qaoa', 'refused', 'no', now())",
+        "INSERT INTO segment_run (segment, artifact, stage, ended_at) VALUES ('once', 'qaoa', 'done', now())",
+    )
+    said = found(database, segments.runs)
+    assert set(said) == {"segment value", "segment shapes"}
+    assert "stood at stage cut for 1 h" in said["segment value"].says
+    assert "quantum-noisy" in said["segment value"].next
+    assert said["segment shapes"].says.endswith("was refused: nobody bought")
+    assert "segment run shapes" in said["segment shapes"].next

@@ -9,8 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,11 +18,11 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from models.migrate import migrate
 from models.session import Database
 from tasks import names
 from tasks.base import ring
 from tasks.canary import store as canaries
+from tests.live.processes import running, servers, until
 from workers.celery import build
 from workers.embedded.stack import Stack
 from workers.pools import BY_NAME
@@ -36,17 +34,9 @@ HEAVY = ("pandas", "sklearn", "cirq", "openai", "numba", "scipy", "matplotlib", 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """Embedded servers in a home of this module, migrated."""
-    # Short periods, so that the ticks' own tests need no patience.
-    fast = {"DRIPFLEET_REAP_EVERY": "1", "DRIPFLEET_RESOLVE_EVERY": "1"}
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
-    with tempfile.TemporaryDirectory(prefix="df") as folder:
-        environ = {**plain, **fast, "DRIPFLEET_HOME": folder, "DRIPFLEET_FLOWER_PORT": "15555"}
-        with Stack(environ=environ) as stack:
-            database = Database(stack.database_url)
-            migrate(database)
-            database.close()
-            yield stack
+    """Short periods, so that the ticks' own tests need no patience."""
+    with servers(REAP_EVERY="1", RESOLVE_EVERY="1", FLOWER_PORT="15555") as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +48,8 @@ def said() -> list[str]:
 @pytest.fixture(scope="module")
 def fleet(stack: Stack, said: list[str]) -> Iterator[Fleet]:
     """The whole fleet, every pool answering."""
-    fleet = Fleet(stack, say=said.append)
-    try:
-        fleet.start()
-        fleet.wait_ready(60)
+    with running(Fleet(stack, say=said.append)) as fleet:
         yield fleet
-    finally:
-        fleet.hurry()
-        fleet.stop()
 
 
 @pytest.fixture
@@ -73,18 +57,6 @@ def database(stack: Stack) -> Iterator[Database]:
     database = Database(stack.database_url)
     yield database
     database.close()
-
-
-def until(
-    met: Callable[[], bool], what: str, fleet: Fleet | None = None, seconds: float = 30
-) -> None:
-    """Poll, with the supervisor at work, until the condition is met."""
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        if fleet is not None:
-            fleet.poll()
-        time.sleep(0.05)
 
 
 def answered(database: Database, pools: tuple[str, ...], redis_url: str) -> Callable[[], bool]:

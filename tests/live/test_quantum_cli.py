@@ -117,6 +117,41 @@ def test_a_graph_in_a_file_is_solved(command: Callable[..., Any], tmp_path: Path
     assert told["sides"]["a"] != told["sides"]["c"] != told["sides"]["d"]
 
 
+def test_a_search_with_grover_circuits_finds_the_largest_cut_and_counts_its_queries(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "graph.csv").write_text("source,target,weight\na,b,2\nb,c,-1\nc,a,3\nc,d,\nd,e,1\n")
+    done = command("search", "graph.csv", "--runs", "6")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["qubits"], told["every_cut"], told["optimum"]) == (4, 16, 7.0)
+    # At least half of all searches that use up their bound have it.
+    assert told["found"] >= 0.5 and max(row["value"] for row in told["runs"]) == 7.0
+    assert told["sides"]["a"] != told["sides"]["c"] != told["sides"]["d"] != told["sides"]["e"]
+    assert "looking at every cut takes 16" in done.stderr
+    (tmp_path / "graph.csv").write_text(
+        "source,target\n" + "".join(f"{i},{i + 1}\n" for i in range(12))
+    )
+    assert "13 vertices: a search by circuits takes 2 to 11" in str(
+        command("search", "graph.csv").exception
+    )
+
+
+def test_a_table_is_clustered_by_the_fidelity_kernel_beside_k_means(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    rows = [f"n{i},{5 * (i % 3) + 0.01 * i},{(i % 3) ** 2 - 0.02 * i}" for i in range(30)]
+    (tmp_path / "table.csv").write_text("name,x,y\n" + "\n".join(rows) + "\n")
+    done = command("cluster", "table.csv", "-k", "3")
+    assert done.exit_code == 0, done.output
+    told = {row["method"]: row for row in json.loads(done.stdout)}
+    assert set(told) == {"fidelity kernel", "k-means", "rbf kernel"}
+    assert told["fidelity kernel"]["clusters"] == [10, 10, 10]
+    assert told["fidelity kernel"]["agrees_with_k_means"] == 1.0
+    (tmp_path / "table.csv").write_text("name,x\na,1\nb,\nc,3\n")
+    assert "column 'x' has gaps" in str(command("cluster", "table.csv").exception)
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

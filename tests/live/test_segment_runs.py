@@ -165,6 +165,41 @@ def test_a_run_goes_on_where_a_kill_left_it(
     assert row(database, run).stage == "done"
 
 
+def test_on_a_slow_backend_a_kill_costs_the_seed_that_was_in_hand(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.quantum import runs
+    from tasks.quantum.backends import REGISTRY
+    from tasks.quantum.backends.simulators import Engine
+
+    # The engine in the place of a device: what is tried is the way of a slow one, not its noise.
+    slow = replace(REGISTRY["engine"], kind="noisy_virtual")
+    monkeypatch.setitem(REGISTRY, "engine", slow)
+    shop(database)
+    run = asked(database, request(k=2, seeds=4))
+    runs.work(database, ("coreset", "cut", "assign"), noisy=True, budget=60)
+    assert row(database, run).stage == "judge"
+    real, tried = Engine.submit, []
+
+    class Killed(BaseException):
+        """Stands for kill -9: nothing is written down after it."""
+
+    def dies_at_third(self: Engine, compiled: Any, shots: int, seed: int, wait: float) -> Any:
+        tried.append(seed)
+        if len(tried) == 3:
+            raise Killed
+        return real(self, compiled, shots, seed, wait)
+
+    monkeypatch.setattr(Engine, "submit", dies_at_third)
+    with pytest.raises(Killed):
+        runs.work(database, ("judge",), noisy=True, budget=60)
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE segment_run SET lease_until = now() - interval '1 s'"))
+    assert runs.work(database, ("judge",), noisy=True, budget=60) == {"judge": 1}
+    assert tried == [0, 1, 2, 2, 3], "the first two were not measured twice"
+    assert row(database, run).stage == "done"
+
+
 def test_an_assignment_goes_on_after_its_last_range(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from workers.cli import quantum_files
 from workers.cli.quantum_segment import segment
 from workers.cli.render import emit, say
 
@@ -13,6 +14,14 @@ quantum = typer.Typer(
     no_args_is_help=True, help="Segment subscribers by quantum algorithms, beside classical ones."
 )
 quantum.add_typer(segment, name="segment")
+quantum.command(
+    epilog="Examples:\n\ndripfleet quantum search graph.csv\n\n"
+    "dripfleet quantum search graph.csv --runs 30 --json",
+)(quantum_files.search)
+quantum.command(
+    epilog="Examples:\n\ndripfleet quantum cluster customers.csv\n\n"
+    "dripfleet quantum cluster customers.csv -k 4 --bandwidth 0.1 --json",
+)(quantum_files.cluster)
 
 AS_JSON = typer.Option(False, "--json", help="JSON on a terminal too.")
 

@@ -18,6 +18,7 @@ from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
+from workers.doctor import segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
 from workers.settings import FleetSettings
 
@@ -43,6 +44,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("templates", templates),
         ("schedules", schedules),
         ("segments", segments),
+        ("segment runs", segment_runs.runs),
         ("refused events", refused_events),
     ):
         try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.quantum.backends.contract import BackendUnavailable, JobLost
+from tasks.quantum.backends.contract import BackendUnavailable, JobLost, within
+
+T = TypeVar("T")
 
 MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 """What a client trips over where an answer is none."""
@@ -30,3 +33,18 @@ def refusal(vendor: str, error: BaseException, status: int | None) -> Exception:
     if status in (401, 403):
         return BackendUnavailable(f"{vendor} refused our credentials ({status}): correct them")
     return JobLost(f"{vendor} did not give a result: {type(error).__name__}: {str(error)[:200]}")
+
+
+def answered(vendor: str, wait: float, work: Callable[[], T]) -> T:
+    """Ask a vendor through its client, and wait no longer than that.
+
+    Raises:
+        JobLost: no result in that time, or whatever its client raises.
+        BackendUnavailable: credentials were refused.
+    """
+    try:
+        return within(wait, vendor, work)
+    except (BackendUnavailable, JobLost):
+        raise
+    except Exception as error:
+        raise refusal(vendor, error, getattr(error, "status_code", None)) from error

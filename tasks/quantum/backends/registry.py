@@ -67,19 +67,20 @@ _ALL: Final = (
     ),
     BackendSpec(
         "rigetti", "Rigetti's computers", "hardware", "rigetti:Rigetti",
-        "rigetti", "pyquil", 20, ("CZ",), "octagons",
-        ("QCS_SETTINGS_APPLICATIONS_TOKEN", "RIGETTI_QPU"), "rigetti-local",
+        "rigetti", "qcs_sdk", 20, ("CZ",), "octagons",
+        ("QCS_SECRETS_FILE_PATH", "RIGETTI_QPU"), "rigetti-qvm",
     ),
     BackendSpec(
-        "rigetti-local", "Rigetti's Quil on pyquil's own simulator", "ideal", "rigetti:Local",
-        "rigetti", "pyquil", 10, ("CNOT",), "all",
+        "rigetti-qvm", "Rigetti's simulator, a QVM that runs beside us", "ideal", "rigetti:Qvm",
+        "rigetti", "qcs_sdk", 20, ("CNOT",), "all", ("QVM_URL",), "rigetti-local",
+    ),
+    BackendSpec(
+        "rigetti-local", "Rigetti's Quil on cirq's simulator", "ideal", "rigetti:Local",
+        "quantum", "cirq", 16, ("CNOT",), "all",
     ),
 )  # fmt: skip
 
 REGISTRY: Final[dict[str, BackendSpec]] = {spec.name: spec for spec in _ALL}
-
-EXTRAS: Final = {"rigetti": "pip install 'pyquil>=4.22'"}
-"""What brings an extra that is no part of the package's own list."""
 
 
 def spec_of(name: str) -> BackendSpec:
@@ -98,12 +99,11 @@ def spec_of(name: str) -> BackendSpec:
 def why_not(spec: BackendSpec, environment: Mapping[str, str] = os.environ) -> str | None:
     """Why a backend cannot be opened here, and the next move; None: it can. Imports nothing."""
     if spec.needs is not None and find_spec(spec.needs) is None:
-        extra = spec.extra or "quantum"
-        move = EXTRAS.get(extra, f"pip install 'dripfleet[quantum,{extra}]'")
-        return f"{spec.needs} is not installed: {move}"
+        extras = ",".join(dict.fromkeys(("quantum", spec.extra or "quantum")))
+        return f"{spec.needs} is not installed: pip install 'dripfleet[{extras}]'"
     missing = [name for name in spec.credentials if not environment.get(name, "").strip()]
     if missing:
-        return f"{', '.join(missing)} not set: expected the vendor's credentials in the environment"
+        return f"{', '.join(missing)} not set: expected the vendor's address or credentials in the environment"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Vendors on loopback: IonQ's, AQT's and Pasqal's APIs as small real servers over real circuits.
+"""Vendors on loopback: IonQ's, AQT's, Pasqal's and IBM's APIs and Rigetti's QVM, over real circuits.
 
 Each runs what it was sent on a simulator, and returns bits in its vendor's own order. What goes
 wrong is said at the start: it answers nothing, refuses us, never finishes, or breaks.
@@ -14,6 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 import numpy as np
+
+IBM_INSTANCE = "crn:v1:bluemix:public:quantum-computing:us-east:a/1:2::"
+UNSIGNED = ("/identity/token",)
+"""Where one asks for a token, and has none yet."""
 
 Fault = Literal["", "refuses", "never", "breaks", "hangs", "garbage"]
 
@@ -37,6 +41,10 @@ class Vendor:
             return 401, {"error": "who are you", "message": "no"}
         if self.fault == "breaks":
             return 400, {"error": "broken", "message": "broken"}
+        if path.startswith(("/identity/", "/v3/", "/plan", "/experimental/")):
+            return self._ibm(method, path.partition("?")[0], body)
+        if path == "/":
+            return self._qvm(body)
         if "/v0.4/" in path:
             return self._ionq(method, path, body)
         if "/simulate/" in path or "/get-result/" in path:
@@ -90,6 +98,42 @@ class Vendor:
         circuit, shots = self.jobs["p1"]
         return 200, cirq.to_json(cirq.Simulator(seed=3).run(circuit, repetitions=shots))
 
+    def _qvm(self, body: bytes) -> tuple[int, Any]:
+        from tasks.quantum.backends.rigetti import read
+
+        asked = json.loads(body)
+        assert asked["type"] == "multishot" and asked["addresses"] == {"ro": True}
+        if self.fault == "garbage":
+            return 200, {"ro": [[0], [1]]}
+        import cirq
+
+        (bits,) = cirq.Simulator(seed=4).run(
+            read(asked["compiled-quil"]), repetitions=asked["trials"]
+        ).measurements.values()  # fmt: skip
+        return 200, {"ro": bits.tolist()}
+
+    def _ibm(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+        if path == "/identity/token":
+            return 200, ibm_token()
+        if path == "/v3/resources/search":
+            return 200, {"items": [ibm_instance()]}
+        if path == "/plan":
+            return 200, {"metadata": {"pricing": {"type": "free"}}}
+        way = path.removeprefix("/experimental")
+        if way == "/backends":
+            return 200, {"devices": [{"name": "ibm_guadalupe"}]}
+        if way.startswith("/backends/"):
+            what = {"configuration": "conf", "properties": "props"}.get(way.rpartition("/")[2])
+            return 200, ibm_device(what) if what else {"state": True, "status": "active"}
+        if method == "POST" and way == "/jobs":
+            self.jobs["i1"] = body.decode()
+            return 200, {"id": "i1", "backend": "ibm_guadalupe"}
+        if way.endswith("/results"):
+            return 200, "{}" if self.fault == "garbage" else ibm_result(self.jobs["i1"])
+        status = "Running" if self.fault == "never" else "Completed"
+        return 200, {"id": "i1", "backend": "ibm_guadalupe", "status": status,
+                     "state": {"status": status}, "program": {"id": "sampler"}}  # fmt: skip
+
 
 @contextmanager
 def vendor(fault: Fault = "") -> Iterator[Vendor]:
@@ -104,6 +148,8 @@ def vendor(fault: Fault = "") -> Iterator[Vendor]:
             )
             raw = answer if isinstance(answer, str) else json.dumps(answer)
             self.send_response(status)
+            if not isinstance(answer, str):
+                self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(raw.encode())))
             self.end_headers()
             self.wfile.write(raw.encode())
@@ -188,3 +234,45 @@ def draw(state: Any, n: int, shots: int) -> Any:
     chances = np.abs(state) ** 2
     found = np.random.default_rng(5).choice(len(chances), size=shots, p=chances / chances.sum())
     return (found[:, None] >> np.arange(n)) & 1
+
+
+def ibm_token() -> dict[str, Any]:
+    """What IAM answers; the token is a JWT, whose times its client reads."""
+    import base64
+    import time
+
+    now = int(time.time())
+    parts = ({"alg": "HS256", "typ": "JWT"}, {"iat": now, "exp": now + 3600})
+    made = [base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts]
+    token = ".".join([*made, "a-secret"])
+    return {"access_token": token, "refresh_token": "no", "token_type": "Bearer",
+            "expires_in": 3600, "expiration": now + 3600}  # fmt: skip
+
+
+def ibm_instance() -> dict[str, Any]:
+    """An instance that its account may use."""
+    return {"crn": IBM_INSTANCE, "name": "ours", "service_plan_unique_id": "plan", "tags": [],
+            "doc": {"extensions": {"backends": "any"}}}  # fmt: skip
+
+
+def ibm_device(what: str) -> Any:
+    """The snapshot of Guadalupe that ships with IBM's client: conf or props."""
+    from importlib.resources import files
+
+    folder = files("qiskit_ibm_runtime") / "fake_provider/backends/guadalupe"
+    found = json.loads((folder / f"{what}_guadalupe.json").read_text())
+    return found | {"backend_name": "ibm_guadalupe", "simulator": False}
+
+
+def ibm_result(job: str) -> str:
+    """The circuit of a job, run without noise, as its results come."""
+    from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
+    from qiskit_aer import AerSimulator
+    from qiskit_ibm_runtime.json import RuntimeDecoder, RuntimeEncoder
+
+    params = json.loads(job, cls=RuntimeDecoder)["params"]
+    circuit, shots = params["pubs"][0][0], params["pubs"][0][2]
+    ran = AerSimulator(seed_simulator=6).run(circuit, shots=shots, memory=True).result()
+    bits = BitArray.from_samples([f"0b{word}" for word in ran.get_memory()], circuit.num_clbits)
+    made = PrimitiveResult([SamplerPubResult(DataBin(c=bits))], metadata={"version": 2})
+    return json.dumps(made, cls=RuntimeEncoder)
