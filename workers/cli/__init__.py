@@ -34,6 +34,7 @@ COMMANDS = (
     "events",
     "quantum",
     "words",
+    "content",
     "status",
     "message",
     "churn",
