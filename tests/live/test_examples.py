@@ -218,13 +218,13 @@ def mails_that_failed_and_doubt(stack: Stack) -> dict[str, str]:
         while planner.scan().enrollments:
             pass
         # Nobody asks for words here, so nobody waits for them.
-        connection.execute(
-            text(
-                "UPDATE enrollment SET due_at = clock_timestamp()"
-                " WHERE wait_rule ->> 'by' = 'words' AND active"
+        with database.transaction() as another:
+            another.execute(
+                text(
+                    "UPDATE enrollment SET due_at = clock_timestamp()"
+                    " WHERE wait_rule ->> 'by' = 'words' AND active"
+                )
             )
-        )
-        connection.commit()
         while planner.scan().enrollments:
             pass
         with patch.dict(os.environ, {"DRIPFLEET_SMTP_URL": sink.url}):

@@ -29,6 +29,7 @@ from tasks.sequence.prompts import publish_prompts
 from tasks.sequence.words import Asker, work_of
 from tests.live import seeds
 from tests.live.fleet import Fleet, eventually
+from workers.doctor.words import texts as doctor_words
 from workers.embedded import launch
 from workers.embedded.ledger import read_mail
 from workers.embedded.model_process import start_model
@@ -380,6 +381,11 @@ def test_a_call_that_no_budget_holds_is_not_made(fleet: Words) -> None:
         made.close()
         assert model.calls.total() == 0
     assert one(fleet.database, "SELECT why FROM wording").why == "budget"
+    with fleet.database.transaction() as connection:
+        connection.execute(text("UPDATE wording SET created_at = now() - interval '5 minutes'"))
+        (finding,) = doctor_words(connection)
+    assert "1 texts are wanted for up to 5 min (budget)" in finding.says
+    assert "DRIPFLEET_MODEL_BUDGET_DAY" in finding.next
 
 
 class Calls:

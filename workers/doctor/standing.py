@@ -19,6 +19,7 @@ from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
 from workers.doctor.finding import Finding, error, fine, warning
+from workers.doctor.words import texts
 from workers.settings import FleetSettings
 
 SILENT = 90.0  # seconds: canaries are asked for every 30 s, where a pool is silent
@@ -42,6 +43,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("transactions", transactions),
         ("templates", templates),
         ("schedules", schedules),
+        ("words", texts),
     ):
         try:
             with database.transaction() as connection:
