@@ -169,6 +169,7 @@ def place(stack: Stack) -> Path:
     mail.mkdir(parents=True)
     (mail / "subject.txt").write_text("An offer\n")
     (mail / "body.txt").write_text("For you.\n")
+    (folder / "theirs.eml").write_text("Subject: An offer\n\nIt ends today.\n")
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").table({"email": ["zoe@example.com"], "orders": [3]})
     parquet.write_table(table, folder / "people.parquet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 from pathlib import Path
 
@@ -128,3 +129,20 @@ def test_a_mail_in_a_file_is_looked_over_too(
     assert main(["content", "review", str(file)]) == ExitCode.FINDINGS, "it has no text part"
     assert "the text part is empty" in capsys.readouterr().out
     assert main(["content", "review", str(tmp_path / "none.eml")]) != ExitCode.OK
+
+
+def test_their_mails_stand_beside_ours_in_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day in (1, 4, 9):
+        (tmp_path / f"{day}.eml").write_text(
+            f"Subject: 50% off\nDate: Sun, {day:02} Nov 2026 10:00:00 +0000\n\n"
+            "Take 50% off now. This offer ends soon.\n"
+        )
+    files = [str(tmp_path / f"{day}.eml") for day in (1, 4, 9)]
+    assert main(["content", "compare", *files, "--ours", "win-back/hello", "--json"]) == ExitCode.OK
+    rows = {row["figure"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["days_between_mails"]["theirs"] == 4 and rows["days_between_mails"]["ours"] is None
+    assert rows["words_of_offers"]["theirs"] > 2 and rows["words_of_offers"]["ours"] == 0
+    assert rows["shares_in_per_cent"]["theirs"] == 2
+    assert rows["without_list_unsubscribe"]["theirs"] == 3

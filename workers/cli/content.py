@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import email
 import email.policy
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ import typer
 from workers.cli.render import ExitCode, emit, plain, say
 
 if TYPE_CHECKING:
+    from tasks.personalize.comparison import Read
     from tasks.send.render import Rendered
 
 content = typer.Typer(no_args_is_help=True, help="Look at a mail before anybody gets it.")
@@ -70,25 +73,67 @@ def review(
 
     Exit 3 if there is an error; warnings alone leave it at 0.
     """
-    from tasks.errors import Misconfigured
-    from tasks.personalize import sentiment
     from tasks.personalize.review import review as look
 
     if what.endswith(".eml"):
-        subject, text, html = _of_file(Path(what))
+        read = _read(Path(what))
+        subject, text, html = read.subject, read.plain, read.html
     else:
         made = _rendered(what, templates, case, prompt)
         subject, text, html = made.subject, made.text, made.html
-    scorer = None
-    try:
-        scorer = sentiment.scorer() if language == "en" else None
-    except Misconfigured as fault:
-        say(str(fault))
-    found = look(subject, text, html, language=language, sentiment=scorer)
+    found = look(subject, text, html, language=language, sentiment=_scorer(language))
     emit(plain({"figures": found.figures, "notes": found.notes}), title=what, as_json=as_json)
     errors = sum(note.severity == "error" for note in found.notes)
     say(f"{errors} errors, {len(found.notes) - errors} warnings")
     return ExitCode.FINDINGS if errors else ExitCode.OK
+
+
+@content.command(
+    epilog="Examples:\n\ndripfleet content compare theirs.eml --ours win-back/hello\n\n"
+    "dripfleet content compare theirs.eml --ours win-back/hello --json"
+)
+def compare(
+    theirs: list[Path] = typer.Argument(
+        help="Their mails as .eml; several show how often they write."
+    ),
+    ours: str = typer.Option(help="Name of a template, or a mail of ours that ends in .eml."),
+    templates: Path | None = TEMPLATES,
+    case: str = CASE,
+    prompt: str | None = PROMPT,
+    language: str = typer.Option("en", help="Of all mails; grade and sentiment are for en alone."),
+    as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
+) -> None:
+    """Put somebody else's mails beside one of ours: lengths, links, offers, tone, cadence.
+
+    Figures alone, and no opinion: no model reads them.
+    """
+    from tasks.personalize.comparison import Read, facts
+
+    if ours.endswith(".eml"):
+        mine = _read(Path(ours))
+    else:
+        made = _rendered(ours, templates, case, prompt)
+        mine = Read(made.subject, made.text, made.html)
+    scorer = _scorer(language)
+    left = facts([_read(path) for path in theirs], language=language, sentiment=scorer)
+    right = facts([mine], language=language, sentiment=scorer)
+    rows = [
+        {"figure": name, "theirs": left.get(name), "ours": right.get(name)}
+        for name in dict.fromkeys([*left, *right])
+    ]
+    emit(rows, title="Theirs and ours", as_json=as_json)
+
+
+def _scorer(language: str) -> Callable[[str], float] | None:
+    """VADER, where it is installed and knows the language."""
+    from tasks.errors import Misconfigured
+    from tasks.personalize import sentiment
+
+    try:
+        return sentiment.scorer() if language == "en" else None
+    except Misconfigured as fault:
+        say(str(fault))
+        return None
 
 
 def _rendered(template: str, root: Path | None, case: str, prompt: str | None) -> Rendered:
@@ -126,9 +171,10 @@ def _rendered(template: str, root: Path | None, case: str, prompt: str | None) -
     return made
 
 
-def _of_file(path: Path) -> tuple[str, str, str | None]:
-    """Subject, text part and HTML part of a mail in a file (RFC 5322)."""
+def _read(path: Path) -> Read:
+    """A mail in a file (RFC 5322)."""
     from tasks.errors import Permanent
+    from tasks.personalize.comparison import Read
 
     try:
         octets = path.read_bytes()
@@ -143,4 +189,13 @@ def _of_file(path: Path) -> tuple[str, str, str | None]:
     }
     if not parts:
         raise Permanent(f"{path} holds no mail with a text or HTML part; save it as .eml again")
-    return str(mail["subject"] or ""), str(parts.get("plain", "")), parts.get("html")
+    date = getattr(mail["date"], "datetime", None)
+    if date is not None and date.tzinfo is None:
+        date = date.replace(tzinfo=dt.UTC)  # "-0000": in UTC, and nothing is said of a zone
+    return Read(
+        str(mail["subject"] or ""),
+        str(parts.get("plain", "")),
+        parts.get("html"),
+        date,
+        "list-unsubscribe" in mail,
+    )
