@@ -113,12 +113,17 @@ def _slot(
         found.append(("figures", f"holds the figure {unseen[0][:20]}, which nobody gave"))
     words = {word.lower() for word in _WORD.findall(text)}
     said_before = {word.lower() for word in _WORD.findall(own)}
-    if offers := sorted((words & _OFFERS) - said_before):
-        found.append(("offer", f"holds a word of offers ({offers[0]}), which the task does not"))
+    if unsaid := sorted((words & _OFFERS) - said_before):
+        found.append(("offer", f"holds a word of offers ({unsaid[0]}), which the task does not"))
     for banned in brief.banned:
         if re.search(rf"(?<!\w){re.escape(banned)}(?!\w)", text, re.IGNORECASE):
             found.append(("banned", f"holds {banned!r}, which is banned"))
     return found
+
+
+def offers(text: str) -> list[str]:
+    """The words of offers in a text, in their order."""
+    return [word for word in map(str.lower, _WORD.findall(text)) if word in _OFFERS]
 
 
 def likeness(text: str, own: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from schedules.prompt import put_back
 from tasks.errors import Permanent
 from tasks.send.confine import render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
@@ -27,7 +28,9 @@ SELECT m.id, m.rfc_message_id, m.stream, m.sequence_key, m.sequence_version, m.s
     m.frozen_at IS NOT NULL AS frozen, clock_timestamp() AS now,
     coalesce(m.template_version, (SELECT x.sha256 FROM template x WHERE x.name = m.template)) AS version,
     coalesce(m.variables, jsonb_build_object('first_name', s.first_name, 'locale', s.locale,
-        'zone', s.zone, 'attributes', s.attributes)) AS variables,
+        'zone', s.zone, 'attributes', s.attributes)
+        || CASE WHEN m.words IS NULL THEN '{}' ELSE jsonb_build_object('words', m.words) END)
+        AS variables,
     c.body, c.sha256 AS body_sha256
 FROM message m
 JOIN subscriber s ON s.id = m.subscriber_id
@@ -133,6 +136,7 @@ def _mail(connection: Connection, row: Any, settings: SendSettings | None) -> Ma
     token = unsubscribe_token(settings.secret_token.get_secret_value().encode(), "k1", row.id)
     variables = {
         "subscriber": row.variables,
+        "words": put_back(row.variables.get("words", {}), row.variables),
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
         "unsubscribe": {"mailto": unsubscribe_url(sender, token)},
     }

@@ -169,6 +169,7 @@ def place(stack: Stack) -> Path:
     mail.mkdir(parents=True)
     (mail / "subject.txt").write_text("An offer\n")
     (mail / "body.txt").write_text("For you.\n")
+    (folder / "theirs.eml").write_text("Subject: An offer\n\nIt ends today.\n")
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").table({"email": ["zoe@example.com"], "orders": [3]})
     parquet.write_table(table, folder / "people.parquet")
@@ -218,13 +219,13 @@ def mails_that_failed_and_doubt(stack: Stack) -> dict[str, str]:
         while planner.scan().enrollments:
             pass
         # Nobody asks for words here, so nobody waits for them.
-        connection.execute(
-            text(
-                "UPDATE enrollment SET due_at = clock_timestamp()"
-                " WHERE wait_rule ->> 'by' = 'words' AND active"
+        with database.transaction() as another:
+            another.execute(
+                text(
+                    "UPDATE enrollment SET due_at = clock_timestamp()"
+                    " WHERE wait_rule ->> 'by' = 'words' AND active"
+                )
             )
-        )
-        connection.commit()
         while planner.scan().enrollments:
             pass
         with patch.dict(os.environ, {"DRIPFLEET_SMTP_URL": sink.url}):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from email.header import decode_header, make_header
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from tasks.personalize import money, store
 from tasks.personalize.client import Answer
 from tasks.personalize.settings import ModelSettings
 from tasks.personalize.work import Writer
+from tasks.send.dossier import dossier
 from tasks.send.render import Bundle
 from tasks.sequence.prompts import publish_prompts
 from tasks.sequence.words import Asker, work_of
 from tests.live import seeds
 from tests.live.fleet import Fleet, eventually
+from workers.doctor.words import texts as doctor_words
 from workers.embedded import launch
 from workers.embedded.ledger import read_mail
 from workers.embedded.model_process import start_model
@@ -82,12 +85,12 @@ class Words(Fleet):
         super().__init__(database, sink, folder)
         self.asker = Asker(database, "variants")
 
-    def people(self, n: int, source: str, **attributes: Any) -> list[int]:
+    def people(self, n: int, source: str, *, prompt: str = PROMPT, **attributes: Any) -> list[int]:
         ids = seeds.subscribers(self.database, n)
         key = seeds.sequence(self.database, source, {MAIL.name: MAIL})
         with self.database.transaction() as connection:
-            prompt = loads_prompt(PROMPT, NAME, "words.yaml")
-            publish_prompts(connection, loads(source, "x.yaml"), {NAME: prompt})
+            made = loads_prompt(prompt, NAME, "words.yaml")
+            publish_prompts(connection, loads(source, "x.yaml"), {NAME: made})
             connection.execute(
                 text("UPDATE subscriber SET attributes = CAST(:a AS jsonb)"),
                 {"a": json.dumps(attributes)},
@@ -104,7 +107,8 @@ class Words(Fleet):
     def subjects(self) -> set[str]:
         folder = self.sink.ledger.parent
         mails = [read_mail(folder, line).decode() for line in self.sink.lines()]
-        return {re.findall(r"(?m)^Subject: (.*?)\r?$", mail)[0] for mail in mails}
+        found = [re.findall(r"(?m)^Subject: (.*?)\r?$", mail)[0] for mail in mails]
+        return {str(make_header(decode_header(each))) for each in found}
 
 
 @pytest.fixture
@@ -188,6 +192,48 @@ def test_a_dead_model_leaves_the_mail_on_time_with_its_own_words_and_the_reason(
     assert fleet.subjects() == {"Our own words"}
     said = one(fleet.database, "SELECT reason, detail FROM decision WHERE kind = 'worded' LIMIT 1")
     assert said.reason == "model_down" and "own words" in said.detail["said"]
+
+
+def test_a_text_per_segment_is_one_a_label_and_knows_nothing_else(fleet: Words) -> None:
+    bare = PROMPT.replace("fields:\n  orders: {from: sub.orders, bands: [2, 5]}\n", "")
+    bare = bare.replace("  city: {from: sub.city, text: 40}\nnames: [first_name]\n", "")
+    bare = bare.replace(", [first_name]", "")
+    source = ONE.replace("LEAD", "30m, per: segment, segment: value")
+    ids = fleet.people(8, source, prompt=bare, orders=1)
+    with fleet.database.transaction() as connection:
+        run = connection.execute(
+            text(
+                "INSERT INTO segment_run (segment, artifact, promoted_at)"
+                " VALUES ('value', 'x', now()) RETURNING id"
+            )
+        ).scalar_one()
+        for number, each in enumerate(ids[:6]):
+            connection.execute(
+                text("INSERT INTO segment_member VALUES ('value', :run, :id, :label)"),
+                {"run": run, "id": each, "label": "high" if number % 2 else "low"},
+            )
+    assert fleet.asker.ask() == 8
+    rows = _rows(fleet.database, "SELECT told ->> 'segment' AS label, asks, told FROM wording")
+    assert {row.label: row.asks for row in rows} == {"high": 3, "low": 3, None: 2}
+    assert all(set(row.told) == {"segment"} for row in rows)
+    model = Calls(FINE)
+    made = Writer(fleet.database, ModelSettings(url="http://unused"), model)
+    assert made.work()["ready"] == 3 and model.asked == 3
+    made.close()
+
+
+def test_what_message_show_renders_is_the_mail_with_its_words(fleet: Words) -> None:
+    fleet.people(1, ONE.replace("LEAD", "30m"))
+    fleet.asker.ask()
+    made = Writer(fleet.database, ModelSettings(url="http://unused"), Calls(NAMED))
+    made.work()
+    made.close()
+    fleet.scan()
+    fleet.send()
+    with fleet.database.transaction() as connection:
+        shown = dossier(connection, "1", fleet.settings).mail
+    assert shown is not None and shown.likeness == "same"
+    assert fleet.subjects() == {"We have not seen you, Zoë"}
 
 
 def test_a_model_server_that_is_killed_midway_leaves_every_mail_on_time(
@@ -335,6 +381,11 @@ def test_a_call_that_no_budget_holds_is_not_made(fleet: Words) -> None:
         made.close()
         assert model.calls.total() == 0
     assert one(fleet.database, "SELECT why FROM wording").why == "budget"
+    with fleet.database.transaction() as connection:
+        connection.execute(text("UPDATE wording SET created_at = now() - interval '5 minutes'"))
+        (finding,) = doctor_words(connection)
+    assert "1 texts are wanted for up to 5 min (budget)" in finding.says
+    assert "DRIPFLEET_MODEL_BUDGET_DAY" in finding.next
 
 
 class Calls:
@@ -349,6 +400,10 @@ class Calls:
         return Answer(json.dumps(dict(self.slots)), 100, 50, 0.0)
 
 
+NAMED = {
+    "subject": "We have not seen you, [first_name]",
+    "opening": "We would be glad to see you again.",
+}
 FINE = {"subject": "We have not seen you", "opening": "We would be glad to see you again."}
 
 

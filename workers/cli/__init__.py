@@ -35,6 +35,7 @@ COMMANDS = (
     "segment",
     "quantum",
     "words",
+    "content",
     "status",
     "message",
     "churn",

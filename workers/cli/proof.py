@@ -149,7 +149,7 @@ class _Kitchen:
         self.bundles: dict[str, Bundle] = {}
         self.warnings: list[str] = []
         self._samples = samples
-        self._sender = _sender()
+        self._sender = sample_sender()
         self._faults: dict[str, str | None] = {}
 
     def exists(self, name: str) -> bool:
@@ -210,7 +210,7 @@ def _is_strict(bundle: Bundle, reason: str) -> bool:
     return any(written.search(source) for source in bundle.parts.values())
 
 
-def _sender() -> Sender:
+def sample_sender() -> Sender:
     """Who mails come from, as the settings say; relay and token are not needed to try a template."""
     unused = SecretStr("smtp://unused")
     return SendSettings(smtp_url=unused, secret_token=unused).sender

@@ -20,6 +20,7 @@ from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
 from workers.doctor import segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
+from workers.doctor.words import texts
 from workers.settings import FleetSettings
 
 SILENT = 90.0  # seconds: canaries are asked for every 30 s, where a pool is silent
@@ -46,6 +47,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("segments", segments),
         ("segment runs", segment_runs.runs),
         ("refused events", refused_events),
+        ("words", texts),
     ):
         try:
             with database.transaction() as connection:
