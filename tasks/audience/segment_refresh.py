@@ -53,9 +53,11 @@ NAMED = text("""
 SELECT key, condition, refresh, zone, changed FROM segment WHERE key = :key FOR NO KEY UPDATE
 """)
 
-# The planner sees the values (an event's name says how many there are), and hashes fit into memory.
+# The planner sees the values (an event's name says how many there are), hashes fit into memory, and
+# no loop is chosen for what was just filled and has no statistics yet.
 PREPARED = text("""
 SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
+    set_config('enable_nestloop', 'off', true),
     set_config('work_mem', '96MB', true), set_config('statement_timeout', '15min', true),
     clock_timestamp() AS now
 """)
@@ -192,9 +194,12 @@ def refresh(database: Database, key: str | None = None) -> Refreshed | None:
 
 
 def work_touches(database: Database) -> int:
-    """Evaluate whom events and other segments have touched, a batch; returns how many touches.
+    """Evaluate whom events and other segments have touched, a batch.
 
     Of so many that this would take long the segments become due for everybody instead.
+
+    Returns:
+        How many touches that were, each counted for every segment that asks for it.
     """
     with database.transaction() as connection:
         if not _slot(connection, TOUCHES):
