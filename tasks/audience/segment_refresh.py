@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import OperationalError
 
 from models.session import Database
@@ -120,6 +120,12 @@ COUNTED = text("UPDATE segment SET members = members + :change WHERE key = :key"
 FAULTY = text("""
 UPDATE segment SET faults = faults + 1, fault = :fault, due_at = clock_timestamp()
     + least(CAST(:first AS interval) * power(2, least(faults, 10)), CAST(:longest AS interval))
+WHERE key = :key RETURNING faults
+""")
+# Touches come all the time: they must not put off again and again what is to mend it.
+FAULTY_TOUCH = text("""
+UPDATE segment SET faults = greatest(faults, 1), fault = :fault,
+    due_at = least(due_at, clock_timestamp() + CAST(:first AS interval))
 WHERE key = :key RETURNING faults
 """)
 
@@ -269,17 +275,21 @@ def _reconsider(connection: Connection, key: str, ids: list[int]) -> None:
         if isinstance(fault, OperationalError) and fault.connection_invalidated:
             raise
         # The next refresh looks at everybody, and so at these.
-        _put_off(connection, key, fault)
+        _put_off(connection, key, fault, FAULTY_TOUCH)
 
 
 def _move(found: str, scope: str) -> str:
     return MOVE.format(found=found, scope=scope, many=MANY, everybody=EVERYBODY)
 
 
-def _put_off(connection: Connection, key: str, fault: Exception) -> None:
+def _put_off(
+    connection: Connection, key: str, fault: Exception, statement: TextClause = FAULTY
+) -> None:
     # An error of Postgres may quote an attribute: its kind alone is kept.
     orig = getattr(fault, "orig", None)
     said = type(orig).__name__ if orig is not None else f"{type(fault).__name__}: {fault}"
-    values = {"key": key, "fault": said, "first": FIRST_PAUSE, "longest": LONGEST_PAUSE}
-    faults = connection.execute(FAULTY, values).scalar_one()
+    values: dict[str, Any] = {"key": key, "fault": said, "first": FIRST_PAUSE}
+    if statement is FAULTY:
+        values["longest"] = LONGEST_PAUSE
+    faults = connection.execute(statement, values).scalar_one()
     log.error("segment_not_evaluated", segment=key, fault=said, faults=faults)
