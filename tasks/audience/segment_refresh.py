@@ -61,6 +61,9 @@ SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
     set_config('work_mem', '96MB', true), set_config('statement_timeout', '15min', true),
     clock_timestamp() AS now
 """)
+# Of how many people a list of ids is, no plan knows: by loops ten thousand would be compared with ten
+# thousand.
+BY_HASH = text("SELECT set_config('enable_nestloop', 'off', true)")
 # A table of its own, since Postgres computes it on several cores, as no statement that writes.
 FOUND = "CREATE TEMPORARY TABLE segment_found ON COMMIT DROP AS\n"
 LOOK = text("ANALYZE segment_found (subscriber_id)")
@@ -85,7 +88,7 @@ came AS (
     FROM found f
     WHERE f.answer AND NOT EXISTS (
         SELECT FROM segment_present p
-        WHERE p.segment = CAST(:key AS text) AND p.subscriber_id = f.subscriber_id)
+        WHERE p.segment = CAST(:key AS text){scope} AND p.subscriber_id = f.subscriber_id)
     RETURNING subscriber_id, join_no),
 gone AS (
     DELETE FROM segment_present p
@@ -261,6 +264,7 @@ def _reconsider(connection: Connection, key: str, ids: list[int]) -> None:
         return
     try:
         with connection.begin_nested():
+            connection.execute(BY_HASH)
             answer, parameters = segment_sql(read(row.condition))
             found = OF_SOME.format(answer=answer)
             scope = " AND p.subscriber_id = ANY(CAST(:ids AS bigint[]))"

@@ -101,6 +101,7 @@ def measured(database: Database, postgres: int, subscribers: int) -> dict[str, A
         }
         say(f"{key}: {found[key]}")
     found["event_to_edge_ms"] = _single(database)
+    found["touched_at_once"] = _many(database, postgres)
     return found
 
 
@@ -133,6 +134,21 @@ def _single(database: Database) -> dict[str, float]:
         work.work_touches(database)  # what the edge touched in its turn
     took.sort()
     return {"p50": round(statistics.median(took), 1), "p99": round(took[-2], 1)}
+
+
+def _many(database: Database, postgres: int) -> dict[str, float]:
+    """A batch of touches, of as many people: from the first to the last of their edges."""
+    with database.transaction() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO event (subscriber_id, name, occurred_at) SELECT s.id, 'purchase', now()"
+                " FROM subscriber s ORDER BY s.id LIMIT :n"
+            ),
+            {"n": work.BATCH},
+        )
+    with timed(postgres) as spent:
+        people = work.work_touches(database) / 2
+    return {"people": people, **spent}
 
 
 @contextmanager
