@@ -55,7 +55,6 @@ class SegmentPresent(Base):
     """Somebody who is in a segment, for the `join_no`th time."""
 
     __tablename__ = "segment_present"
-    __table_args__ = (Index("segment_present_subscriber_id_idx", "subscriber_id"),)
     segment: Mapped[str] = mapped_column(primary_key=True)
     subscriber_id: Mapped[BigInt] = mapped_column(primary_key=True)
     join_no: Mapped[int]
@@ -72,10 +71,9 @@ class SegmentEdge(Base):
         ),
         CheckConstraint("edge IN ('join', 'leave')", name="edge"),
         CheckConstraint("cause IN ('definition', 'schedule', 'event')", name="cause"),
-        Index("segment_edge_segment_id_idx", "segment", "id"),
     )
+    segment: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[Id]
-    segment: Mapped[str]
     subscriber_id: Mapped[BigInt]
     join_no: Mapped[int]
     edge: Mapped[str]

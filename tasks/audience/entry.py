@@ -79,6 +79,7 @@ def record(**payload: Any) -> dict[str, int]:
             return {"new": 0, "known": 0, "refused": 1}
     except (SQLAlchemyError, Misconfigured) as fault:
         # Acknowledged it would be lost: back it goes, slowly, until Postgres or the secret is there.
-        log.warning("events_put_back", kind=type(fault).__name__)
+        why = str(fault) if isinstance(fault, Misconfigured) else None
+        log.warning("events_put_back", kind=type(fault).__name__, why=why)
         time.sleep(PUT_BACK_AFTER)
         raise Reject(type(fault).__name__, requeue=True) from None

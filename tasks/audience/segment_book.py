@@ -84,6 +84,7 @@ REMOVE = text("DELETE FROM segment WHERE key = :key")
 
 PREPARED = text("""
 SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
+    set_config('enable_nestloop', 'off', true),
     set_config('work_mem', '96MB', true), set_config('statement_timeout', '2min', true)
 """)
 # The newest of them are shown: what was imported lately is what one wants to see.

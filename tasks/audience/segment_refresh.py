@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import OperationalError
 
 from models.session import Database
@@ -53,12 +53,17 @@ NAMED = text("""
 SELECT key, condition, refresh, zone, changed FROM segment WHERE key = :key FOR NO KEY UPDATE
 """)
 
-# The planner sees the values (an event's name says how many there are), and hashes fit into memory.
+# The planner sees the values (an event's name says how many there are), hashes fit into memory, and
+# no loop is chosen for what was just filled and has no statistics yet.
 PREPARED = text("""
 SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
+    set_config('enable_nestloop', 'off', true),
     set_config('work_mem', '96MB', true), set_config('statement_timeout', '15min', true),
     clock_timestamp() AS now
 """)
+# Of how many people a list of ids is, no plan knows: by loops ten thousand would be compared with ten
+# thousand.
+BY_HASH = text("SELECT set_config('enable_nestloop', 'off', true)")
 # A table of its own, since Postgres computes it on several cores, as no statement that writes.
 FOUND = "CREATE TEMPORARY TABLE segment_found ON COMMIT DROP AS\n"
 LOOK = text("ANALYZE segment_found (subscriber_id)")
@@ -83,7 +88,7 @@ came AS (
     FROM found f
     WHERE f.answer AND NOT EXISTS (
         SELECT FROM segment_present p
-        WHERE p.segment = CAST(:key AS text) AND p.subscriber_id = f.subscriber_id)
+        WHERE p.segment = CAST(:key AS text){scope} AND p.subscriber_id = f.subscriber_id)
     RETURNING subscriber_id, join_no),
 gone AS (
     DELETE FROM segment_present p
@@ -118,6 +123,12 @@ COUNTED = text("UPDATE segment SET members = members + :change WHERE key = :key"
 FAULTY = text("""
 UPDATE segment SET faults = faults + 1, fault = :fault, due_at = clock_timestamp()
     + least(CAST(:first AS interval) * power(2, least(faults, 10)), CAST(:longest AS interval))
+WHERE key = :key RETURNING faults
+""")
+# Touches come all the time: they must not put off again and again what is to mend it.
+FAULTY_TOUCH = text("""
+UPDATE segment SET faults = greatest(faults, 1), fault = :fault,
+    due_at = least(due_at, clock_timestamp() + CAST(:first AS interval))
 WHERE key = :key RETURNING faults
 """)
 
@@ -192,9 +203,12 @@ def refresh(database: Database, key: str | None = None) -> Refreshed | None:
 
 
 def work_touches(database: Database) -> int:
-    """Evaluate whom events and other segments have touched, a batch; returns how many touches.
+    """Evaluate whom events and other segments have touched, a batch.
 
     Of so many that this would take long the segments become due for everybody instead.
+
+    Returns:
+        How many touches that were, each counted for every segment that asks for it.
     """
     with database.transaction() as connection:
         if not _slot(connection, TOUCHES):
@@ -250,6 +264,7 @@ def _reconsider(connection: Connection, key: str, ids: list[int]) -> None:
         return
     try:
         with connection.begin_nested():
+            connection.execute(BY_HASH)
             answer, parameters = segment_sql(read(row.condition))
             found = OF_SOME.format(answer=answer)
             scope = " AND p.subscriber_id = ANY(CAST(:ids AS bigint[]))"
@@ -264,17 +279,21 @@ def _reconsider(connection: Connection, key: str, ids: list[int]) -> None:
         if isinstance(fault, OperationalError) and fault.connection_invalidated:
             raise
         # The next refresh looks at everybody, and so at these.
-        _put_off(connection, key, fault)
+        _put_off(connection, key, fault, FAULTY_TOUCH)
 
 
 def _move(found: str, scope: str) -> str:
     return MOVE.format(found=found, scope=scope, many=MANY, everybody=EVERYBODY)
 
 
-def _put_off(connection: Connection, key: str, fault: Exception) -> None:
+def _put_off(
+    connection: Connection, key: str, fault: Exception, statement: TextClause = FAULTY
+) -> None:
     # An error of Postgres may quote an attribute: its kind alone is kept.
     orig = getattr(fault, "orig", None)
     said = type(orig).__name__ if orig is not None else f"{type(fault).__name__}: {fault}"
-    values = {"key": key, "fault": said, "first": FIRST_PAUSE, "longest": LONGEST_PAUSE}
-    faults = connection.execute(FAULTY, values).scalar_one()
+    values: dict[str, Any] = {"key": key, "fault": said, "first": FIRST_PAUSE}
+    if statement is FAULTY:
+        values["longest"] = LONGEST_PAUSE
+    faults = connection.execute(statement, values).scalar_one()
     log.error("segment_not_evaluated", segment=key, fault=said, faults=faults)

@@ -43,6 +43,7 @@ class Dossier:
     messages: list[dict[str, Any]] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
 
 
 _COLUMNS = """
@@ -66,6 +67,8 @@ PARTS = {
     " WHERE subscriber_id = :id ORDER BY at DESC, id DESC LIMIT :most",
     "events": "SELECT occurred_at, name, properties FROM event WHERE subscriber_id = :id"
     " ORDER BY occurred_at DESC, id DESC LIMIT :most",
+    "segments": "SELECT segment, edge, join_no, cause, at FROM segment_edge"
+    " WHERE subscriber_id = :id ORDER BY id DESC LIMIT :most",
 }
 
 

@@ -26,12 +26,19 @@ def segment_findings(
     for path, expression in asked(sequence):
         for key in sorted(expression.needs.memberships):
             if not segment_exists(key):
-                message = (
-                    f"segment {key!r} does not exist: expected one that `dripfleet segment list`"
-                    " names; apply its file first, or correct the name"
-                )
-                found[located.finding(path, message)] = None
+                found[located.finding(path, _missing(key))] = None
+    # A trigger names a segment without an expression.
+    named = getattr(getattr(sequence.entry, "trigger", None), "segment", None)
+    if isinstance(named, str) and not segment_exists(named):
+        found[located.finding(("entry", "trigger", "segment"), _missing(named))] = None
     return sorted(found)
+
+
+def _missing(key: str) -> str:
+    return (
+        f"segment {key!r} does not exist: expected one that `dripfleet segment list` names; apply its"
+        " file first, or correct the name"
+    )
 
 
 def asked(sequence: Sequence) -> Iterator[tuple[Path, Expression]]:

@@ -69,6 +69,7 @@ FIRST = (
     "sequence apply schedules/sequences/*.yaml --create-topics",
     "enqueue win-back --emails people.txt",
     "schedules apply schedules/cron.yaml",
+    "segment apply schedules/segments/*.yaml",
 )
 LAST = ("subscribers stop zoe@example.com --reason unsubscribe", "migrate --to base --yes")
 
@@ -163,7 +164,12 @@ def place(stack: Stack) -> Path:
         (folder / f"{name}.csv").write_text(ORDERS.format(name))
     for name in ("new", "winback"):
         (folder / f"{name}.yaml").write_text(SOURCE.format(key=name))
-    shutil.copytree(ROOT / "schedules/sequences", folder / "schedules/sequences")
+    for kind in ("sequences", "segments"):
+        shutil.copytree(ROOT / "schedules" / kind, folder / "schedules" / kind)
+    shutil.copy(ROOT / "schedules/segments/lapsed.yaml", folder)
+    (folder / "clicks.ndjson").write_text(
+        '{"email": "zoe@example.com", "name": "click", "occurred_at": "2026-01-02", "source_id": 1}'
+    )
     (folder / "schedules/cron.yaml").write_text(CRON)
     mail = folder / "templates/mine/offer"
     mail.mkdir(parents=True)
@@ -173,6 +179,11 @@ def place(stack: Stack) -> Path:
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").table({"email": ["zoe@example.com"], "orders": [3]})
     parquet.write_table(table, folder / "people.parquet")
+    event = {"name": "purchase", "occurred_at": "2026-01-02", "source_id": "p"}
+    table = pytest.importorskip("pyarrow").table(
+        {name: [value] for name, value in {"email": "zoe@example.com", **event}.items()}
+    )
+    parquet.write_table(table, folder / "purchases.parquet")
     return folder
 
 

@@ -186,7 +186,7 @@ def test_a_line_needs_no_more_than_what_and_when() -> None:
         (f"{LINE}, paused: 'yes'}}", "expected true or false"),
         (LINE.replace("Europe/Berlin", "Berlin") + "}", "did you mean 'Europe/Berlin'?"),
         (LINE.replace("MON", "FUN") + "}", "2:23: 'cron' of schedule 'news': '0 9 * * FUN'"),
-        (LINE.replace("audience: all", "segment: lapsed") + "}", ":2:90: 'segment' of 'target' of schedule 'news': "),
+        (LINE.replace("audience: all", "segment: lapsed.x") + "}", ":2:90: 'segment' of 'target' of schedule 'news': "),
         (LINE.replace("audience: all", "audience: all, segment: 'true'") + "}", "both 'audience' and 'segment'"),
         (LINE.replace("audience: all", "segment: 'sub.a > 1 and'") + "}", ":2:104: 'segment' of 'target'"),
         (LINE.replace("audience: all", "audience: some") + "}", "expected all"),

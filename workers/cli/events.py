@@ -39,7 +39,7 @@ def _group() -> None:
     epilog="Examples:\n\ndripfleet events import purchases.csv --source shop\n\n"
     "dripfleet events import purchases.csv --source shop --dry-run\n\n"
     "dripfleet events import purchases.parquet --source shop\n\n"
-    "zcat clicks.ndjson.gz | dripfleet events import - --source clicks\n\n"
+    "dripfleet events import clicks.ndjson --source clicks\n\n"
     "dripfleet events import sample.csv --source sample --shift-to-today",
 )
 def import_(

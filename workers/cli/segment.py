@@ -167,7 +167,7 @@ def members(
 
 
 @segment.command(
-    epilog="Examples:\n\ndripfleet segment remove lapsed --dry-run\n\ndripfleet segment remove lapsed"
+    epilog="Examples:\n\ndripfleet segment remove loyal --dry-run\n\ndripfleet segment remove loyal"
 )
 def remove(key: str = KEY, dry_run: bool = DRY_RUN) -> None:
     """Take a segment away; refused while a sequence, a schedule or another segment asks for it."""
