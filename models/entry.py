@@ -17,15 +17,13 @@ NOW = text("clock_timestamp()")
 class SequenceWatch(Base):
     """A name that a version listens for; written by a trigger on `sequence_version`.
 
-    `kind`: an event that lets people in, that an exit rule, a goal or a wait asks for; a segment that
-    is joined; or, as `schedule`, the version's own cron line.
+    `kind`: an event that lets people in, or that an exit rule or a goal asks for; a segment that is
+    joined; or, as `schedule`, the version's own cron line.
     """
 
     __tablename__ = "sequence_watch"
     __table_args__ = (
-        CheckConstraint(
-            "kind IN ('entry', 'exit', 'goal', 'wait', 'segment', 'schedule')", name="kind"
-        ),
+        CheckConstraint("kind IN ('entry', 'exit', 'goal', 'segment', 'schedule')", name="kind"),
     )
     name: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)

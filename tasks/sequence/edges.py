@@ -1,73 +1,108 @@
-"""Who joined a segment since it was last asked: where a sequence that waits for them gets it from.
+"""Who joined a segment: read behind a cursor, each edge once, whoever else reads them.
 
-The source is given by whoever evaluates segments: `source = …` once, at import of the entry point.
-Until then the loader refuses a trigger of a segment (`schedules.door.SEGMENT_TRIGGERS`).
+Who evaluates segments gives the source, `edges_since`: edges of one segment in the order in which
+they become visible, so that a reader who keeps the last id misses none. Until somebody does, the
+loader refuses a trigger of a segment (`schedules.door.SEGMENT_TRIGGERS`).
+
+The cursor of a sequence is set where the segment stands when a version that waits for it is
+published (a trigger on `sequence_version`): who was in it before does not join it.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from sqlalchemy import Connection, text
 
 from tasks.sequence import room
 
-LIMIT = 1000
+LIMIT: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Somebody joined a segment; `id` grows in the order of commits."""
+class Edge(Protocol):
+    """Somebody joined or left a segment; `cause` is definition, schedule or event."""
 
-    id: int
-    subscriber_id: int
-    at: dt.datetime
+    @property
+    def id(self) -> int:
+        """Grows within a segment as edges become visible."""
+
+    @property
+    def subscriber_id(self) -> int:
+        """Who."""
+
+    @property
+    def edge(self) -> str:
+        """Join or leave."""
+
+    @property
+    def cause(self) -> str:
+        """`definition`: the expression is new or was changed, and nobody did anything."""
 
 
 class EdgesSince(Protocol):
-    """Edges of a segment behind an id, joins alone, in the order of ids, at most `limit`."""
+    """Edges of a segment behind an id, in order, at most `limit`."""
 
     def __call__(
         self, connection: Connection, segment: str, after_id: int, limit: int
-    ) -> Sequence[Joined]:
+    ) -> Sequence[Edge]:
         """Return them."""
 
 
 source: EdgesSince | None = None
 """Who tells; None: nobody does yet."""
 
+# The row is the cursor, and held while it is moved: two who read at once read one after the other.
 LISTENING = text("""
-SELECT w.sequence_key, w.name AS segment FROM sequence_watch w
-JOIN sequence q ON q.key = w.sequence_key AND q.version = w.version
-WHERE w.kind = 'segment' ORDER BY 1
+SELECT s.sequence_key, s.segment, s.after_id FROM entry_state s
+WHERE s.segment IS NOT NULL AND EXISTS (
+    SELECT 1 FROM sequence_watch w
+    JOIN sequence q ON q.key = w.sequence_key AND q.version = w.version
+    WHERE w.kind = 'segment' AND w.sequence_key = s.sequence_key AND w.name = s.segment)
+ORDER BY s.sequence_key
 """)
-
-# The row is the cursor, locked while it is moved. Of another segment it begins at its end.
-CURSOR = text("""
-INSERT INTO entry_state AS s (sequence_key, segment, after_id) VALUES (:key, :segment, 0)
-ON CONFLICT (sequence_key) DO UPDATE SET segment = :segment,
-    after_id = CASE WHEN s.segment = :segment THEN s.after_id ELSE 0 END
-RETURNING after_id
-""")
+HOLD = text(
+    "SELECT after_id FROM entry_state WHERE sequence_key = :key AND segment = :segment FOR UPDATE"
+)
 MOVE = text("UPDATE entry_state SET after_id = :after WHERE sequence_key = :key")
 
 
+def waiting(connection: Connection) -> bool:
+    """Whether somebody joined or left a segment that a sequence listens to."""
+    if source is None:
+        return False
+    rows = connection.execute(LISTENING).all()
+    return any(source(connection, row.segment, row.after_id, 1) for row in rows)
+
+
 def read(connection: Connection, most: int = LIMIT) -> int:
-    """Turn edges into requests, and move each cursor in the same transaction; returns how many."""
+    """Turn joins into requests, and move each cursor in the same transaction; returns edges read.
+
+    Whom a changed definition brought in did nothing: they are refused, with that as the reason.
+    """
     if source is None:
         return 0
-    asked = 0
+    read_ = 0
     for row in connection.execute(LISTENING).all():
-        after = connection.execute(
-            CURSOR, {"key": row.sequence_key, "segment": row.segment}
-        ).scalar_one()
-        found = source(connection, row.segment, after, most)
-        if not found:
+        key, segment = row.sequence_key, row.segment
+        after = connection.execute(HOLD, {"key": key, "segment": segment}).scalar_one_or_none()
+        edges = [] if after is None else source(connection, segment, after, most)
+        if not edges:
             continue
-        asking = [(row.sequence_key, each.subscriber_id, None, None) for each in found]
-        asked += len(room.ask(connection, "segment", asking))
-        connection.execute(MOVE, {"key": row.sequence_key, "after": max(e.id for e in found)})
-    return asked
+        joins = [edge for edge in edges if edge.edge == "join"]
+        room.ask(
+            connection,
+            "segment",
+            [(key, e.subscriber_id, None, None) for e in joins if e.cause != "definition"],
+        )
+        room.refuse(
+            connection,
+            [
+                room.Refusal(e.subscriber_id, key, "definition", {"segment": segment})
+                for e in joins
+                if e.cause == "definition"
+            ],
+        )
+        connection.execute(MOVE, {"key": key, "after": max(edge.id for edge in edges)})
+        read_ += len(edges)
+    return read_

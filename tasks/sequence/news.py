@@ -147,5 +147,5 @@ class Doorkeeper:
 
 
 def waiting(connection: Connection) -> bool:
-    """Whether an event was not acted upon, or it is somebody's turn to come in."""
-    return bool(connection.execute(WAITING).scalar_one())
+    """Whether an event or edge was not acted upon, or it is somebody's turn to come in."""
+    return bool(connection.execute(WAITING).scalar_one()) or edges.waiting(connection)

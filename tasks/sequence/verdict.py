@@ -16,7 +16,7 @@ LOOK_AGAIN: Final = timedelta(seconds=30)
 """How often somebody is looked at who waits for what no clock says: a score, or an exit."""
 
 Reason: TypeAlias = Literal[
-    "too_old", "where", "stopped", "suppressed", "filter", "stale_score", "no_dedupe_key",
+    "too_old", "definition", "where", "stopped", "suppressed", "filter", "stale_score", "no_dedupe_key",
     "duplicate", "older_event", "already_entered", "active", "queued", "max_entries", "cooldown",
 ]  # fmt: skip
 
@@ -142,6 +142,7 @@ def _again(entry: Entry, asking: Asking) -> Verdict:
 
 _REFUSED: Final[dict[str, str]] = {
     "too_old": "the event was {age} old when it came, and may be {max_age} at most",
+    "definition": "the segment {segment} was defined anew; they did nothing to join it",
     "where": "the event is not one that is meant: {rule}",
     "stopped": "stopped ({why})",
     "suppressed": "the address is suppressed ({why})",

@@ -46,6 +46,18 @@ SELECT extract(epoch FROM clock_timestamp() - (
     SELECT e.due_at FROM enrollment e WHERE e.due_at <= (SELECT clock_timestamp())
     ORDER BY e.due_at LIMIT 1))::float8
 """)
+# Of those that were heard of, and of those whose turn it is in a sequence that has places for all.
+UNHEARD = text("""
+SELECT extract(epoch FROM clock_timestamp() - (
+    SELECT n.recorded_at FROM event_news n ORDER BY n.event_id LIMIT 1))::float8 AS news,
+    extract(epoch FROM clock_timestamp() - (
+    SELECT min(r.look_at) FROM sequence q
+    JOIN sequence_version v ON v.sequence_key = q.key AND v.version = q.version,
+    LATERAL (SELECT x.look_at FROM entry_request x
+             WHERE x.sequence_key = q.key AND x.look_at <= (SELECT clock_timestamp())
+             ORDER BY x.look_at LIMIT 1) r
+    WHERE q.paused_at IS NULL AND v.definition #> '{entry,admission}' IS NULL))::float8 AS asking
+""")
 # What only an operator settles: on `hold` streams, in quarantine, or no longer the same mail.
 HELD = text("""
 SELECT stream, count(*) AS n FROM (
@@ -189,6 +201,12 @@ def to_plan(connection: Connection) -> float | None:
     """For how long the oldest due enrollment waits for the planner; None: none is due."""
     age: float | None = connection.execute(TO_PLAN).scalar_one()
     return age
+
+
+def unheard(connection: Connection) -> tuple[float | None, float | None]:
+    """For how long the oldest event has not been acted upon, and somebody's turn to come in is due."""
+    row = connection.execute(UNHEARD).one()
+    return row.news, row.asking
 
 
 def held_doubts(connection: Connection) -> dict[str, int]:

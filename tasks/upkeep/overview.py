@@ -53,6 +53,9 @@ GROUP BY 1
 ESTIMATE = text(
     "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'enrollment'::regclass"
 )
+ASKING = text("""
+SELECT sequence_key, count(*) AS n FROM (SELECT sequence_key FROM entry_request LIMIT :most) x GROUP BY 1
+""")
 PLANNER = text("""
 SELECT count(*) AS due, extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest
 FROM (SELECT e.due_at FROM enrollment e WHERE e.due_at <= (SELECT clock_timestamp())
@@ -94,7 +97,10 @@ class StreamView:
 
 @dataclass(frozen=True, slots=True)
 class SequenceView:
-    """A sequence: people in it (`waiting` for a time, `held` by a pause), and its mails' ends."""
+    """A sequence: people in it (`waiting` for a time, `held` by a pause), and its mails' ends.
+
+    `asking`: requests to come in that are not answered yet; `sequence door` says what they wait for.
+    """
 
     key: str
     version: int
@@ -107,6 +113,7 @@ class SequenceView:
     sent: int
     failed: int
     not_sent: int
+    asking: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +209,9 @@ def overview(connection: Connection, most: int = MOST, most_people: int = MOST_P
     for row in connection.execute(OUTCOMES):
         ends.setdefault(row.sequence_key, {})[row.outcome] = row.n
     people = {row.sequence_key: row for row in connection.execute(ENROLLED, {"most": most_people})}
+    asking: dict[str, int] = {row.sequence_key: row.n for row in connection.execute(ASKING, bound)}
     sequences = tuple(
-        _sequence(row, people.get(row.key), ends.get(row.key, {}))
+        _sequence(row, people.get(row.key), ends.get(row.key, {}), asking.get(row.key, 0))
         for row in connection.execute(SEQUENCES)
     )
     planner = connection.execute(PLANNER, bound).one()
@@ -244,7 +252,7 @@ def overview(connection: Connection, most: int = MOST, most_people: int = MOST_P
     )
 
 
-def _sequence(row: Any, people: Any, ends: dict[str, int]) -> SequenceView:
+def _sequence(row: Any, people: Any, ends: dict[str, int], asking: int) -> SequenceView:
     return SequenceView(
         key=row.key,
         version=row.version,
@@ -257,6 +265,7 @@ def _sequence(row: Any, people: Any, ends: dict[str, int]) -> SequenceView:
         sent=_sent(ends),
         failed=ends.get("failed", 0),
         not_sent=_not_sent(ends),
+        asking=asking,
     )
 
 

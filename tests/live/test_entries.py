@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from models.session import Database
 from schedules.localtime import local
 from tasks import names
 from tasks.errors import Permanent
-from tasks.sequence import cron, crontab, edges, fire, own_lines, timetable
+from tasks.sequence import cron, crontab, edges, fire, news, own_lines, timetable
 from tasks.sequence.enroll import enroll_all
 from tasks.sequence.entries import door as stands
 from tasks.sequence.explain import explain
@@ -386,24 +387,39 @@ def test_a_line_goes_with_the_version_that_holds_it_and_no_file_takes_it_away(do
     assert door.run("SELECT FROM schedule") == []
 
 
+@dataclass(frozen=True)
+class Edge:
+    id: int
+    subscriber_id: int
+    edge: str = "join"
+    cause: str = "event"
+
+
 def test_who_joins_a_segment_comes_in_once_an_edge(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    joined: list[edges.Joined] = []
+    """By the edges as they are told: the source is somebody else's, and has tests of its own."""
+    door.run("CREATE TABLE segment_edge (segment text, id bigint)")
+    door.run("INSERT INTO segment_edge VALUES ('lapsed', 6), ('other', 9)")
+    before, joined, left, defined = door.people
+    told = [Edge(6, before)]
 
-    def source(connection: Any, segment: str, after_id: int, limit: int) -> list[edges.Joined]:
+    def source(connection: Any, segment: str, after_id: int, limit: int) -> list[Edge]:
         assert segment == "lapsed"
-        return [each for each in joined if each.id > after_id][:limit]
+        return [each for each in told if each.id > after_id][:limit]
 
     monkeypatch.setattr(edges, "source", source)
     monkeypatch.setattr("schedules.door.SEGMENT_TRIGGERS", True)
     door.sequence("trigger: {segment: lapsed, edge: join}, reentry: {policy: concurrent}")
-    now = dt.datetime.now(dt.UTC)
-    for n, who in enumerate(door.people[:2], 1):
-        joined.append(edges.Joined(n, who, now))
-        door.act()
-    door.act()
-    assert door.entries() == [(who, 1, True) for who in door.people[:2]]
+    with door.database.transaction() as connection:
+        assert not news.waiting(connection)
+        told += [Edge(7, joined), Edge(8, left, "leave"), Edge(10, defined, "join", "definition")]
+        assert news.waiting(connection)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: door.act(), range(6)))
+    assert door.entries() == [(joined, 1, True)] and door.refused() == {"definition": 1}
+    with door.database.transaction() as connection:
+        assert not news.waiting(connection)
 
 
 def test_the_older_schema_takes_the_door_away_and_the_newer_one_finds_what_listens(

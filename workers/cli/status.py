@@ -142,14 +142,52 @@ def _drawn(view: dict[str, Any]) -> Group:
     )
     if not isinstance(queues, dict):
         parts.append(Text(queues, style="red"))
-    columns = ("stream", "due", "oldest", "later", "working", "armed", "in doubt", "paused")
-    names = ("key", "due", "oldest_due", "later", "working", "armed", "in_doubt", "pause_reason")
+    columns: tuple[str, ...] = (
+        "stream",
+        "due",
+        "oldest",
+        "later",
+        "working",
+        "armed",
+        "in doubt",
+        "paused",
+    )
+    names: tuple[str, ...] = (
+        "key",
+        "due",
+        "oldest_due",
+        "later",
+        "working",
+        "armed",
+        "in_doubt",
+        "pause_reason",
+    )
     rows = [_row(row, names) for row in view["streams"]]
     if least:
         rows = [[key, f"≥ {number(due)}", *rest] for key, due, *rest in rows]
     parts.append(_table(columns, rows))
-    columns = ("sequence", "active", "waiting", "held", "sent", "failed", "not sent", "paused")
-    names = ("key", "active", "waiting", "held", "sent", "failed", "not_sent", "pause_reason")
+    columns = (
+        "sequence",
+        "active",
+        "waiting",
+        "held",
+        "asking",
+        "sent",
+        "failed",
+        "not sent",
+        "paused",
+    )
+    names = (
+        "key",
+        "active",
+        "waiting",
+        "held",
+        "asking",
+        "sent",
+        "failed",
+        "not_sent",
+        "pause_reason",
+    )
     rows = [_row(row, names) for row in view["sequences"]]
     if people:
         rows = [

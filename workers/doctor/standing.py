@@ -38,6 +38,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("pools", pools),
         ("ticks", ticks),
         ("due", due),
+        ("entries", entries),
         ("paused", paused),
         ("doubts", doubts),
         ("quarantine", quarantined),
@@ -180,6 +181,26 @@ def due(connection: Connection) -> Iterator[Finding]:
         )
     if not late:
         yield fine("due", f"nothing waits for more than {words(slo)}")
+
+
+def entries(connection: Connection) -> Iterator[Finding]:
+    """Events that somebody listens for, and people who ask to come in, against the same promise."""
+    slo = promised()
+    news, asking = checks.unheard(connection)
+    if (news or 0) > slo:
+        yield error(
+            "events",
+            f"the oldest that a sequence listens for waits for {words(news)}, more than {words(slo)}",
+            "look whether beat and the sequence pool run, and for definition_faulty in its log",
+        )
+    if (asking or 0) > slo:
+        yield error(
+            "entries",
+            f"somebody's turn to come in is due for {words(asking)}, more than {words(slo)}",
+            "look whether beat and the sequence pool run: `dripfleet status`",
+        )
+    if max(news or 0, asking or 0) <= slo:
+        yield fine("entries", f"no event and nobody who asks waits for more than {words(slo)}")
 
 
 def paused(connection: Connection) -> Iterator[Finding]:

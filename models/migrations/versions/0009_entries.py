@@ -18,7 +18,7 @@ CREATE TABLE sequence_watch (
     version      integer NOT NULL,
     CONSTRAINT sequence_watch_pkey PRIMARY KEY (name, kind, sequence_key, version),
     CONSTRAINT sequence_watch_kind_check
-        CHECK (kind IN ('entry', 'exit', 'goal', 'wait', 'segment', 'schedule'))
+        CHECK (kind IN ('entry', 'exit', 'goal', 'segment', 'schedule'))
 );
 CREATE FUNCTION watches_of(definition jsonb) RETURNS TABLE (name text, kind text)
 LANGUAGE sql IMMUTABLE AS $$
@@ -28,9 +28,7 @@ LANGUAGE sql IMMUTABLE AS $$
         UNION ALL SELECT definition #>> '{entry,trigger,schedule}', 'schedule'
         UNION ALL SELECT definition #>> '{goal,event}', 'goal'
         UNION ALL SELECT r ->> 'event', 'exit'
-            FROM jsonb_array_elements(coalesce(definition -> 'exit', '[]')) r
-        UNION ALL SELECT s #>> '{wait,until_event}', 'wait'
-            FROM jsonb_array_elements(coalesce(definition -> 'steps', '[]')) s) w
+            FROM jsonb_array_elements(coalesce(definition -> 'exit', '[]')) r) w
     WHERE w.name IS NOT NULL
 $$;
 CREATE FUNCTION watch_version() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -38,6 +36,17 @@ BEGIN
     INSERT INTO sequence_watch (name, kind, sequence_key, version)
     SELECT w.name, w.kind, NEW.sequence_key, NEW.version FROM watches_of(NEW.definition) w
     ON CONFLICT DO NOTHING;
+    -- Who is in a segment by now does not join it: its cursor begins where its edges end.
+    IF to_regclass('segment_edge') IS NOT NULL THEN
+        EXECUTE 'INSERT INTO entry_state AS s (sequence_key, segment, after_id)
+            SELECT $1, w.name, coalesce((SELECT e.id FROM segment_edge e
+                WHERE e.segment = w.name ORDER BY e.id DESC LIMIT 1), 0)
+            FROM watches_of($2) w WHERE w.kind = ''segment''
+            ON CONFLICT (sequence_key) DO UPDATE
+            SET segment = excluded.segment, after_id = excluded.after_id
+            WHERE s.segment IS DISTINCT FROM excluded.segment'
+        USING NEW.sequence_key, NEW.definition;
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER watch_version AFTER INSERT ON sequence_version
@@ -63,7 +72,7 @@ BEGIN
     INSERT INTO event_news (event_id, occurred_at, recorded_at, subscriber_id, name)
     SELECT n.id, n.occurred_at, n.recorded_at, n.subscriber_id, n.name FROM new_events n
     WHERE n.name IN (SELECT w.name FROM sequence_watch w
-                     WHERE w.kind IN ('entry', 'exit', 'goal', 'wait'))
+                     WHERE w.kind IN ('entry', 'exit', 'goal'))
     ON CONFLICT DO NOTHING;
     RETURN NULL;
 END $$;
