@@ -121,7 +121,13 @@ class Effect:
 
 
 def edit(
-    connection: Connection, new: Sequence, version: int, current: Sequence, *, write: bool
+    connection: Connection,
+    new: Sequence,
+    version: int,
+    current: Sequence,
+    ever: frozenset[str],
+    *,
+    write: bool,
 ) -> Effect:
     """Count what a new version does to those under way, and do it.
 
@@ -131,6 +137,7 @@ def edit(
         new: the new definition.
         version: its number.
         current: the definition that it takes the place of.
+        ever: the id of every step that any version had.
         write: false only counts, and takes no lock.
 
     Raises:
@@ -148,7 +155,7 @@ def edit(
             old[row.version] = Sequence.from_json(row.definition)
         except ValueError as error:
             raise Permanent(str(error)) from error
-    rules = Edit(old, new)
+    rules = Edit(old, new, ever)
     steps = _steps(new, current, list(old.values()))
     # In front of a row lock the clock would be older than what the row says.
     for statement in PASSES[write]:

@@ -229,6 +229,20 @@ def test_the_past_is_not_run_again_when_a_step_moves_behind_somebody(database: D
     ]  # fmt: skip
 
 
+def test_a_wait_that_came_back_is_not_waited_a_second_time(database: Database) -> None:
+    people(database, text_of(WAIT, A), 1)
+    run = planner(database)
+    run.scan()
+    execute(database, "UPDATE enrollment SET due_at = clock_timestamp()")
+    run.scan()
+    published(database, text_of(A))
+    published(database, text_of(A, WAIT, B))
+    [(first,)] = rows(database, "SELECT subscriber_id FROM enrollment")
+    end_mail(database, first, "sent")
+    run.scan()
+    assert rows(database, "SELECT step_id FROM message ORDER BY id") == [("a",), ("b",)]
+
+
 def test_added_steps_ahead_are_run_and_added_steps_behind_are_not(database: Database) -> None:
     people(database, text_of(A, WAIT), 1)
     stand(database, "wait", due="-1 second")
