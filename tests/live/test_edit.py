@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tasks.sequence.migrate import Effect
 from tasks.sequence.publish import Published, TooMany, preview, publish
 from tasks.sequence.store import Planner
 from tests.live import seeds
+from tests.live.fleet import Fleet, eventually
 from workers.cli import sequence as commands
 from workers.cli.render import ExitCode
 
@@ -364,6 +367,35 @@ def test_plan_prints_per_step_what_apply_then_does(
     done = CliRunner().invoke(app, ["sequence", "apply", "e.yaml", "--yes"])
     assert done.exit_code == 0
     assert json.loads(done.stdout)[0]["effect"] == found["effect"]
+
+
+@pytest.mark.usefixtures("short_durations")
+def test_edits_while_mail_goes_out_copy_nothing_and_lose_nothing(fleet: Fleet) -> None:
+    """Three edits under a planner and a send worker that run on: each person gets a, b and c once."""
+    quick = WAIT.replace("2d", "1s")
+    people(fleet.database, text_of(A, quick, B), 60)
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            fleet.scan()
+            fleet.send()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        try:
+            eventually(lambda: fleet.states().get("sent", 0) > 0)
+            for steps in ((A, quick, B, C), (B, quick, A, C), (quick.replace("1s", "2s"), A, B, C)):
+                published(fleet.database, text_of(*steps))
+            eventually(lambda: fleet.one("SELECT count(*) FROM enrollment WHERE active") == (0,))
+        finally:
+            stop.set()
+        running.result(10)
+    found = rows(fleet.database, "SELECT step_id, state::text, count(*) FROM message GROUP BY 1, 2")
+    assert sorted(tuple(row) for row in found) == [(s, "sent", 60) for s in "abc"]
+    ledger = fleet.sink.lines()
+    assert len(ledger) == len({line.message_id for line in ledger}) == 180
+    assert rows(fleet.database, "SELECT DISTINCT end_reason FROM enrollment") == [("completed",)]
 
 
 SEND = "abc"
