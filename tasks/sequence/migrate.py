@@ -56,7 +56,7 @@ SELECT DISTINCT d.enrollment_id, d.step_id
 FROM unnest(CAST(:ids AS bigint[]), CAST(:subscribers AS bigint[])) AS r (id, subscriber_id)
 JOIN decision d ON d.subscriber_id = r.subscriber_id AND d.enrollment_id = r.id
 WHERE d.step_id = ANY(:steps)
-  AND d.kind NOT IN ('parked', 'postponed', 'put_off', 'moved', 'retimed', 'passed', 'exited')
+  AND d.kind NOT IN ('parked', 'postponed', 'put_off', 'moved', 'edited', 'passed', 'exited')
 """)
 PINNED = text("""
 SELECT count(*) FROM enrollment
@@ -276,7 +276,7 @@ def _edited(stand: Stand, landing: Landing, passed: frozenset[str], version: int
         detail = {"version": version, "until": landing.at.isoformat()}
         if before is not None:
             detail["before"] = before.isoformat()
-        decision = ("retimed", stand.step_id, "edit", detail)
+        decision = ("edited", stand.step_id, "retimed", detail)
     at = None if landing.leaves is not None else landing.at
     return moves.Edited(
         stand.id,

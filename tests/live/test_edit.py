@@ -115,7 +115,7 @@ def test_a_changed_wait_counts_the_time_that_was_waited(database: Database) -> N
         " FROM enrollment",
     ) == [("wait", 2, True)]
     [kind] = rows(database, "SELECT DISTINCT kind, reason FROM decision")
-    assert tuple(kind) == ("retimed", "edit")
+    assert tuple(kind) == ("edited", "retimed")
 
 
 def test_a_wait_that_is_over_by_the_new_rule_ends_now_and_not_before(database: Database) -> None:
