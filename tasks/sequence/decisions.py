@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
     "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "evident",
-    "quarantined", "worded", "moved", "retimed", "passed",
+    "quarantined", "worded", "moved", "edited", "passed",
 ]  # fmt: skip
 
 
@@ -50,7 +50,7 @@ _LINES: Final[dict[str, str]] = {
     "date_past": "{step}: {until} is past already, so the way goes on",
     "worded": "{step}: {said}",
     "moved": "{step}: version {version} has no such step; {then}",
-    "retimed": "{step}: version {version} changed the wait: it ends {until}, what was waited is counted",
+    "edited": "{step}: version {version} changed the wait: it ends {until}, what was waited is counted",
     "passed": "{step}: was passed before an edit moved it, so it is not run again",
     "exited": "left the sequence at {step}: {reason}",
 }

@@ -77,10 +77,12 @@ class Edit:
     Args:
         old: version → definition.
         new: the definition that takes their place.
+        ever: the id of every step that any version had; empty: those of ``old``.
     """
 
     old: Mapping[int, Sequence]
     new: Sequence
+    ever: frozenset[str] = frozenset()
     _same: dict[tuple[int, str], bool] = field(default_factory=dict)
     _ahead: dict[tuple[Any, ...], tuple[str, ...]] = field(default_factory=dict)
     _survivor: dict[tuple[int, str], str | None] = field(default_factory=dict)
@@ -157,13 +159,15 @@ class Edit:
     def brought_forward(self, version: int, step_id: str, to: str) -> frozenset[str]:
         """Return the steps that the new version has ahead of ``to``, and the old one not of ``step_id``.
 
-        Those of them that somebody has been through are not run again.
+        Those of them that somebody has been through are not run again. What no version had before
+        is not among them: nobody has been through that.
         """
         key = version, step_id, to
         if key not in self._moved:
             old = self.old[version]
-            behind = {step.id for step in old.steps} - reached(old, step_id)
-            self._moved[key] = frozenset(reached(self.new, to) & behind - {to, step_id})
+            ever = self.ever or {step.id for each in self.old.values() for step in each.steps}
+            ahead = (reached(self.new, to) | {to}) & ever
+            self._moved[key] = frozenset(ahead - reached(old, step_id) - {step_id})
         return self._moved[key]
 
     def mails(self, landing: Landing, zone: str | None, now: datetime) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ SELECT DISTINCT d.enrollment_id, d.step_id
 FROM unnest(CAST(:ids AS bigint[]), CAST(:subscribers AS bigint[])) AS r (id, subscriber_id)
 JOIN decision d ON d.subscriber_id = r.subscriber_id AND d.enrollment_id = r.id
 WHERE d.step_id = ANY(:steps)
-  AND d.kind NOT IN ('parked', 'postponed', 'put_off', 'moved', 'retimed', 'passed', 'exited')
+  AND d.kind NOT IN ('parked', 'postponed', 'put_off', 'moved', 'edited', 'passed', 'exited')
 """)
 PINNED = text("""
 SELECT count(*) FROM enrollment
@@ -121,7 +121,13 @@ class Effect:
 
 
 def edit(
-    connection: Connection, new: Sequence, version: int, current: Sequence, *, write: bool
+    connection: Connection,
+    new: Sequence,
+    version: int,
+    current: Sequence,
+    ever: frozenset[str],
+    *,
+    write: bool,
 ) -> Effect:
     """Count what a new version does to those under way, and do it.
 
@@ -131,6 +137,7 @@ def edit(
         new: the new definition.
         version: its number.
         current: the definition that it takes the place of.
+        ever: the id of every step that any version had.
         write: false only counts, and takes no lock.
 
     Raises:
@@ -148,7 +155,7 @@ def edit(
             old[row.version] = Sequence.from_json(row.definition)
         except ValueError as error:
             raise Permanent(str(error)) from error
-    rules = Edit(old, new)
+    rules = Edit(old, new, ever)
     steps = _steps(new, current, list(old.values()))
     # In front of a row lock the clock would be older than what the row says.
     for statement in PASSES[write]:
@@ -269,7 +276,7 @@ def _edited(stand: Stand, landing: Landing, passed: frozenset[str], version: int
         detail = {"version": version, "until": landing.at.isoformat()}
         if before is not None:
             detail["before"] = before.isoformat()
-        decision = ("retimed", stand.step_id, "edit", detail)
+        decision = ("edited", stand.step_id, "retimed", detail)
     at = None if landing.leaves is not None else landing.at
     return moves.Edited(
         stand.id,

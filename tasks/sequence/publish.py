@@ -215,7 +215,7 @@ def publish(
     )
     effect = None
     if before is not None:
-        effect = edit(connection, sequence, version, before, write=True)
+        effect = edit(connection, sequence, version, *before, write=True)
         _require_room(sequence, effect, yes)
     return Published(sequence.key, version, True, templates, effect)
 
@@ -239,12 +239,18 @@ def preview(connection: Connection, loaded: Loaded, bundles: Mapping[str, Templa
         return Published(sequence.key, current.version, False)
     before = _before(connection, loaded, current.version)
     version = current.version + 1
-    effect = edit(connection, sequence, version, before, write=False)
+    effect = edit(connection, sequence, version, *before, write=False)
     return Published(sequence.key, version, True, effect=effect)
 
 
-def _before(connection: Connection, loaded: Loaded, current: int) -> Sequence:
-    """Return the definition that stands, once no step of the new one has the id of another deed."""
+def _before(
+    connection: Connection, loaded: Loaded, current: int
+) -> tuple[Sequence, frozenset[str]]:
+    """Return the definition that stands and the id of every step there ever was.
+
+    Raises:
+        DefinitionError: a step of the new one has the id of another deed.
+    """
     history = {}
     for row in connection.execute(HISTORY, {"key": loaded.sequence.key}):
         try:
@@ -258,7 +264,8 @@ def _before(connection: Connection, loaded: Loaded, current: int) -> Sequence:
     ]
     if found:
         raise DefinitionError(found)
-    return history[current]
+    ever = frozenset(step.id for each in history.values() for step in each.steps)
+    return history[current], ever
 
 
 def _require_room(sequence: Sequence, effect: Effect, yes: bool) -> None:

@@ -115,7 +115,7 @@ class Planner:
                     batch.fault(row, fault)
                     continue
                 batch.messages += self._messages(row, planned)
-                batch.resting.append(resting_of(row.id, planned))
+                batch.resting.append(_resting(row.id, planned))
                 if isinstance(planned.rest, HandOff) and planned.rest.words is not None:
                     batch.worded.append(
                         (row.id, row.sequence_key, planned.rest.step_id, planned.rest.words)
@@ -203,8 +203,7 @@ def _update(row: Any, made: Update) -> update.SubscriberUpdate:
     )
 
 
-def resting_of(enrollment_id: int, planned: Plan) -> moves.Resting:
-    """Return where a plan leaves its enrollment, as `moves.write` takes it."""
+def _resting(enrollment_id: int, planned: Plan) -> moves.Resting:
     decisions = tuple((d.kind, d.step_id, d.reason, d.detail) for d in planned.decisions)
     rest = planned.rest
     return moves.Resting(
@@ -219,6 +218,9 @@ def resting_of(enrollment_id: int, planned: Plan) -> moves.Resting:
         decisions=decisions,
     )
 
+
+resting_of = _resting
+"""Where a plan leaves its enrollment, as `moves.write` takes it; the simulator asks for it too."""
 
 DUE_OF_STREAMS = text("""
 SELECT t.key, t.region, (

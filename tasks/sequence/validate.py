@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from schedules.definition import BranchStep, SendStep, Sequence, UpdateStep
 from schedules.expression import Expression
 from schedules.findings import Finding, Located, Path
 from schedules.kinds import needs_of
+from schedules.reading import suggest
 
 
 def validate(
@@ -16,6 +17,8 @@ def validate(
     *,
     template_exists: Callable[[str], bool],
     topic_exists: Callable[[str], bool],
+    templates: Collection[str] = (),
+    topics: Collection[str] = (),
 ) -> list[Finding]:
     """Return a finding for each missing template and topic, in the order of the file.
 
@@ -24,32 +27,29 @@ def validate(
         located: its places, from the same read.
         template_exists: whether there is a template of that name, such as ``winback/hello``.
         topic_exists: whether subscribers can opt in to a topic of that key.
+        templates: those that there are, for suggestions.
+        topics: likewise.
     """
     findings = []
-    if sequence.topic is not None and not topic_exists(sequence.topic):
-        findings.append(
-            located.finding(
-                ("topic",),
-                f"topic {sequence.topic!r} does not exist: expected one that subscribers can opt in"
-                " to; create it or correct the name",
-            )
-        )
-    for path, topic in _topics(sequence):
+    own: list[tuple[Path, str]] = [] if sequence.topic is None else [(("topic",), sequence.topic)]
+    for path, topic in (*own, *_topics(sequence)):
         if not topic_exists(topic):
+            move = suggest(topic, topics) or "create it or correct the name"
             findings.append(
                 located.finding(
                     path,
                     f"topic {topic!r} does not exist: expected one that subscribers can opt in to;"
-                    " create it or correct the name",
+                    f" {move}",
                 )
             )
     for index, step in enumerate(sequence.steps):
         if isinstance(step, SendStep) and not template_exists(step.template):
+            move = suggest(step.template, templates) or "create it or correct the name"
             findings.append(
                 located.finding(
                     ("steps", index, "send", "template"),
                     f"template {step.template!r} of step {step.id!r} does not exist: expected the"
-                    f" folder templates/{step.template}; create it or correct the name",
+                    f" folder templates/{step.template}; {move}",
                 )
             )
     return sorted(findings)

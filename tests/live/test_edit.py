@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tasks.sequence.migrate import Effect
 from tasks.sequence.publish import Published, TooMany, preview, publish
 from tasks.sequence.store import Planner
 from tests.live import seeds
+from tests.live.fleet import Fleet, eventually
 from workers.cli import sequence as commands
 from workers.cli.render import ExitCode
 
@@ -112,7 +115,7 @@ def test_a_changed_wait_counts_the_time_that_was_waited(database: Database) -> N
         " FROM enrollment",
     ) == [("wait", 2, True)]
     [kind] = rows(database, "SELECT DISTINCT kind, reason FROM decision")
-    assert tuple(kind) == ("retimed", "edit")
+    assert tuple(kind) == ("edited", "retimed")
 
 
 def test_a_wait_that_is_over_by_the_new_rule_ends_now_and_not_before(database: Database) -> None:
@@ -227,6 +230,20 @@ def test_the_past_is_not_run_again_when_a_step_moves_behind_somebody(database: D
     assert rows(database, "SELECT step_id FROM decision WHERE kind = 'passed' ORDER BY id") == [
         ("wait",), ("a",)
     ]  # fmt: skip
+
+
+def test_a_wait_that_came_back_is_not_waited_a_second_time(database: Database) -> None:
+    people(database, text_of(WAIT, A), 1)
+    run = planner(database)
+    run.scan()
+    execute(database, "UPDATE enrollment SET due_at = clock_timestamp()")
+    run.scan()
+    published(database, text_of(A))
+    published(database, text_of(A, WAIT, B))
+    [(first,)] = rows(database, "SELECT subscriber_id FROM enrollment")
+    end_mail(database, first, "sent")
+    run.scan()
+    assert rows(database, "SELECT step_id FROM message ORDER BY id") == [("a",), ("b",)]
 
 
 def test_added_steps_ahead_are_run_and_added_steps_behind_are_not(database: Database) -> None:
@@ -350,6 +367,35 @@ def test_plan_prints_per_step_what_apply_then_does(
     done = CliRunner().invoke(app, ["sequence", "apply", "e.yaml", "--yes"])
     assert done.exit_code == 0
     assert json.loads(done.stdout)[0]["effect"] == found["effect"]
+
+
+@pytest.mark.usefixtures("short_durations")
+def test_edits_while_mail_goes_out_copy_nothing_and_lose_nothing(fleet: Fleet) -> None:
+    """Three edits under a planner and a send worker that run on: each person gets a, b and c once."""
+    quick = WAIT.replace("2d", "1s")
+    people(fleet.database, text_of(A, quick, B), 60)
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            fleet.scan()
+            fleet.send()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        try:
+            eventually(lambda: fleet.states().get("sent", 0) > 0)
+            for steps in ((A, quick, B, C), (B, quick, A, C), (quick.replace("1s", "2s"), A, B, C)):
+                published(fleet.database, text_of(*steps))
+            eventually(lambda: fleet.one("SELECT count(*) FROM enrollment WHERE active") == (0,))
+        finally:
+            stop.set()
+        running.result(10)
+    found = rows(fleet.database, "SELECT step_id, state::text, count(*) FROM message GROUP BY 1, 2")
+    assert sorted(tuple(row) for row in found) == [(s, "sent", 60) for s in "abc"]
+    ledger = fleet.sink.lines()
+    assert len(ledger) == len({line.message_id for line in ledger}) == 180
+    assert rows(fleet.database, "SELECT DISTINCT end_reason FROM enrollment") == [("completed",)]
 
 
 SEND = "abc"

@@ -94,7 +94,10 @@ TARGETS = {
     "engine": Target(
         tuple(f"tasks/sequence/{name}.py" for name in ("engine", "gates", "walk", "judgement")),
         of_python,
-        (("tests/unit/test_sequence_engine.py",), ("tests/unit/test_simulate.py",)),
+        (
+            ("tests/unit/test_sequence_engine.py", "tests/unit/test_edit.py"),
+            ("tests/unit/test_simulate.py",),
+        ),
     ),
     "edit": Target(
         ("tasks/sequence/edit.py",),

@@ -196,6 +196,8 @@ def test_what_is_brought_forward_is_what_was_not_ahead() -> None:
     assert rules.brought_forward(1, "b", "b") == set()
     assert rules.brought_forward(1, "w", "w") == {"a"}
     assert rules.brought_forward(1, "l", "l") == {"a", "b"}
+    back = Edit({2: of(A, B)}, of(A, B, W, C), frozenset("abwl"))
+    assert back.brought_forward(2, "b", "b") == {"w"}
 
 
 def test_what_is_passed_is_not_run_but_a_branch_is_only_a_way() -> None:

@@ -417,6 +417,7 @@ def test_an_update_with_what_is_missing_sets_null() -> None:
     ("value", "stored"),
     [
         (Decimal("2.50"), 2.5), (Decimal("4.0"), 4), (Decimal("1e400"), None), (True, True),
+        (10**30, None), (-(10**30), None), (10**30 - 1, 10**30 - 1), (1 - 10**30, 1 - 10**30),
         ([Decimal("0.5"), {"a": Decimal(1)}], [0.5, {"a": 1}]), (NOW, "2026-03-27T18:00:00+00:00"),
     ],
 )  # fmt: skip
@@ -424,7 +425,91 @@ def test_what_an_update_sets_is_what_json_can_hold(value: Any, stored: Any) -> N
     step = UpdateStep("u", None, (("x", read("sub.v", condition=False)),))
     made = plan(replace(SEQUENCE, steps=(step,)), FRESH, knowing(v=value)).update
     assert made is not None
-    assert json.loads(json.dumps(made.attributes)) == {"x": stored}
+    # As text: to Python true is 1.
+    assert json.dumps(made.attributes) == json.dumps({"x": stored})
+
+
+@pytest.mark.parametrize(
+    ("class_", "opted_in", "reason"),
+    [
+        ("marketing", True, None), ("marketing", False, "opted_out"), ("marketing", None, "not_opted_in"),
+        ("transactional", True, None), ("transactional", False, None), ("transactional", None, None),
+    ],
+)  # fmt: skip
+def test_marketing_asks_for_an_opt_in_and_nothing_else_does(
+    class_: Any, opted_in: bool | None, reason: str | None
+) -> None:
+    sequence = replace(SEQUENCE, class_=class_)
+    made = plan(sequence, FRESH, replace(FACTS, opted_in=opted_in))
+    if reason is None:
+        assert isinstance(made.rest, HandOff)
+    else:
+        assert made.rest == Exit("hello", reason)
+        assert made.non_sends == (NonSend("hello", "demo/hello", "suppressed", reason),)
+
+
+@pytest.mark.parametrize(
+    ("late", "rest", "told"),
+    [
+        (timedelta(seconds=60), HandOff, {}),
+        (timedelta(seconds=61), Postpone, {"late_s": 61}),
+        (timedelta(hours=5, minutes=59), HandOff, {"late_s": 21_540}),
+    ],
+)
+def test_what_is_a_minute_late_is_the_ordinary_work_and_no_spread_reaches_the_bound(
+    late: timedelta, rest: type, told: dict[str, int]
+) -> None:
+    made = plan(SPREADING, due("hello", late), FACTS)
+    assert isinstance(made.rest, rest)
+    detail = made.decisions[-1].detail
+    assert {key: detail[key] for key in detail if key == "late_s"} == told
+
+
+def test_a_mail_that_was_not_put_off_is_due_when_it_is() -> None:
+    position = replace(due("hello", timedelta(hours=1)), rule={"kind": "of another release"})
+    rest = plan(SEQUENCE, position, FACTS).rest
+    assert isinstance(rest, HandOff)
+    assert rest.due_at == NOW - timedelta(hours=1)
+
+
+def test_a_rule_of_time_in_the_sequence_ends_nobody_whose_entry_is_unknown() -> None:
+    made = plan(replace(LEAVING, exits=LEAVING.exits[2:]), FRESH, FACTS)
+    assert isinstance(made.rest, HandOff)
+
+
+def test_the_log_names_the_case_the_first_score_that_is_missing_and_no_long_text() -> None:
+    made = plan(BRANCHING, FRESH, knowing(country="NO"))
+    assert made.decisions[0].detail["case"] == 1
+    stale = read("score('a', max_age='1h') > 0 and score('b', max_age='1h') > 0")
+    segment = read("segment('s', promoted=true) == 'high'")
+    for condition, known, said_ in (
+        (stale, Known(NOW), "score a"),
+        (stale, Known(NOW, scores={("a", timedelta(hours=1)): Decimal(1)}), "score b"),
+        (segment, Known(NOW), "segment s"),
+    ):
+        step = BranchStep("b", (Case(condition, "hello"),), "hello", "hello")
+        told = plan(
+            replace(SEQUENCE, steps=(step, *SEQUENCE.steps)), FRESH, Facts(NOW, known=known)
+        )
+        assert told.decisions[0].detail["said"] == f"{said_} is missing or too old"
+    for length, shown in ((120, 120), (121, 120)):
+        long = read("sub.a == 1 or sub.b == '" + "x" * (length - 25) + "'")
+        assert len(long.source) == length
+        step = BranchStep("b", (Case(long, "hello"),), "hello")
+        told = plan(replace(SEQUENCE, steps=(step, *SEQUENCE.steps)), FRESH, knowing(a=1))
+        said_ = told.decisions[0].detail["said"]
+        assert len(said_) == shown and said_.endswith("…") == (length > 120)
+
+
+def test_a_date_that_is_this_very_moment_is_past_and_a_long_zone_is_cut() -> None:
+    at_eighteen = replace(
+        SEQUENCE,
+        steps=(WaitStep("trial", until_date=UntilDate("trial_ends", time(18), "skip")),),
+    )
+    made = plan(at_eighteen, replace(FRESH, zone="UTC"), knowing(trial_ends="2026-03-27"))
+    assert said(made) == [("date_past", "trial", "until_date")]
+    long = plan(SEQUENCE, at("nudge", outcome="sent", zone="X" * 65), FACTS)
+    assert long.decisions[0].detail["zone"] == "X" * 64
 
 
 def test_a_plan_without_the_facts_it_asks_for_is_refused() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from schedules.loader import reads
 from tasks.sequence.catalog import in_words
 from tasks.sequence.validate import validate
@@ -31,9 +33,28 @@ def test_missing_templates_and_topics_are_found_at_their_place() -> None:
     ]
 
 
+def test_a_misspelled_template_or_topic_is_suggested() -> None:
+    loaded = reads(TEXT, "demo.yaml")
+    found = validate(
+        loaded.sequence,
+        loaded.located,
+        template_exists=lambda name: name == "demo/a",
+        topic_exists=lambda key: False,
+        templates=["demo/bb", "other/x"],
+        topics=["product-newz"],
+    )
+    assert [finding.message.rpartition("; ")[2] for finding in found] == [
+        "did you mean 'product-newz'?",
+        "did you mean 'demo/bb'?",
+    ]
+
+
 def test_a_sequence_whose_names_all_exist_has_no_findings() -> None:
     loaded = reads(TEXT, "demo.yaml")
-    everything = {"template_exists": lambda name: True, "topic_exists": lambda key: True}
+    everything: dict[str, Any] = {
+        "template_exists": lambda name: True,
+        "topic_exists": lambda key: True,
+    }
     assert validate(loaded.sequence, loaded.located, **everything) == []
 
 

@@ -116,6 +116,8 @@ def prove(
             loaded.located,
             template_exists=kitchen.exists,
             topic_exists=lambda key: topics is None or key in topics,
+            templates=kitchen.names(),
+            topics=topics or (),
         )
         found += segment_findings(
             sequence, loaded.located, lambda key: segments is None or key in segments
@@ -154,6 +156,10 @@ class _Kitchen:
 
     def exists(self, name: str) -> bool:
         return ".." not in name.split("/") and (self.root / name).is_dir()
+
+    def names(self) -> list[str]:
+        """The mails that there are."""
+        return [str(body.parent.relative_to(self.root)) for body in self.root.rglob("body.txt")]
 
     def fault(self, name: str) -> str | None:
         """Why nobody could be sent this mail; None: at least somebody can."""
