@@ -1,5 +1,5 @@
 """All tables, imported once, so that the metadata is whole."""
 
-from models import audience, fleet, message, quarantine, score, segment, sequence
+from models import audience, fleet, message, quarantine, score, segment, sequence, waiting
 
-__all__ = ["audience", "fleet", "message", "quarantine", "score", "segment", "sequence"]
+__all__ = ["audience", "fleet", "message", "quarantine", "score", "segment", "sequence", "waiting"]

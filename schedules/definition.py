@@ -23,11 +23,14 @@ from schedules.kinds import (
     SendStep,
     Step,
     UntilDate,
+    UntilEvent,
     UpdateStep,
     WaitStep,
+    WebhookStep,
     needs_of,
     successors,
 )
+from schedules.limits import UNLIMITED, Limits, PauseClock, limits_from_json, limits_to_json
 from schedules.stored import (
     duration,
     plain,
@@ -39,8 +42,8 @@ from schedules.stored import (
 
 __all__ = [
     "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep", "OnLate", "SendStep",
-    "Sequence", "Step", "StreamClass", "Timezone", "UntilDate", "UpdateStep", "WaitStep",
-    "successors",
+    "Sequence", "Step", "StreamClass", "Timezone", "UntilDate", "UntilEvent",
+    "UpdateStep", "WaitStep", "WebhookStep", "successors",
 ]  # fmt: skip
 
 SCHEMA: Final = 1
@@ -98,6 +101,8 @@ class Sequence:
     entry: Entry = Entry()
     catch_up: CatchUp = CatchUp()
     exits: tuple[ExitRule, ...] = ()
+    limits: Limits = UNLIMITED
+    pause: PauseClock = "run"
     needs: Needs = field(init=False, repr=False, compare=False)
     _by_id: dict[str, Step] = field(init=False, repr=False, compare=False)
 
@@ -152,6 +157,8 @@ class Sequence:
                     "spread": self.catch_up.spread,
                 },
                 "exit": [rule_to_json(rule) for rule in self.exits] or None,
+                "limits": limits_to_json(self.limits),
+                "pause": {"clock": self.pause} if self.pause != "run" else None,
                 "steps": [step_to_json(step) for step in self.steps],
             }
         )
@@ -189,6 +196,8 @@ class Sequence:
                 ),
                 steps=tuple(step_from_json(step) for step in data["steps"]),
                 exits=tuple(rule_from_json(rule) for rule in data.get("exit", ())),
+                limits=limits_from_json(data.get("limits")),
+                pause=data.get("pause", {}).get("clock", "run"),
             )
         except (KeyError, TypeError, ExpressionError) as error:
             raise ValueError(

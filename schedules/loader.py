@@ -25,6 +25,7 @@ from schedules.definition import (
 from schedules.durations import parse_duration
 from schedules.exits import read_exits
 from schedules.findings import DefinitionError, Finding, Located
+from schedules.limiting import judge_late, read_limits, read_pause
 from schedules.localtime import is_zone, zones
 from schedules.reading import Report, Table, compose, suggest
 from schedules.steps import read_lateness, read_steps
@@ -37,8 +38,9 @@ LARGEST_FILE: Final = 1_000_000
 
 _KEYS: Final = (
     "key", "title", "class", "topic", "priority", "timezone", "entry", "catch_up", "exit", "steps",
+    "limits", "pause",
 )  # fmt: skip
-_KEYS_LATER: Final = ("goal", "holdout", "limits", "pause", "publish")
+_KEYS_LATER: Final = ("goal", "holdout", "publish")
 _ENTRY_LATER: Final = (
     "trigger", "segment", "edge", "schedule", "audience", "filter", "on_stale_score", "dedupe_key",
     "reentry", "admission",
@@ -124,12 +126,16 @@ def _sequence(top: Table) -> Sequence | None:
     entry = _entry(top)
     catch_up, bounded = _catch_up(top)
     exits = read_exits(top)
+    limits, pause = read_limits(top, class_), read_pause(top)
     steps = read_steps(top, bounded)
-    if timezone is None and any(
-        isinstance(step, WaitStep) and step.delay is None for step in steps
-    ):
-        if "timezone" not in top:
-            top.missing("timezone", "source and fallback, since a step waits for a local time")
+    judge_late(top, limits, catch_up, steps)
+    local = any(
+        isinstance(step, WaitStep) and (step.calendar_days is not None or step.until_date)
+        for step in steps
+    )
+    if "timezone" not in top and (local or limits.local):
+        what = "a step waits for" if local else "its limits are in"
+        top.missing("timezone", f"source and fallback, since {what} a local time")
     if top.report.findings or key is None or title is None or class_ is None or entry is None:
         return None
     return Sequence(
@@ -143,6 +149,8 @@ def _sequence(top: Table) -> Sequence | None:
         catch_up=catch_up,
         steps=tuple(steps),
         exits=exits,
+        limits=limits,
+        pause=pause,
     )
 
 

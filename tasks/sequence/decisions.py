@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
     "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "evident",
-    "quarantined",
+    "quarantined", "retimed", "waited", "timed_out", "called",
 ]  # fmt: skip
 
 
@@ -48,6 +48,10 @@ _LINES: Final[dict[str, str]] = {
     "updated": "{step}: changed {names}",
     "no_date": "{step}: {attribute} holds no date ({reason}), so {then}",
     "date_past": "{step}: {until} is past already, so the way goes on",
+    "retimed": "{step}: the zone is {zone} now, so it waits until {until}",
+    "waited": "{step}: {event} came, so the way goes on",
+    "timed_out": "{step}: {event} did not come in time, so the way goes on",
+    "called": "{step}: a call to {to} was put into the outbox",
     "exited": "left the sequence at {step}: {reason}",
 }
 
@@ -80,10 +84,12 @@ def sentence(kind: str, step_id: str | None, reason: str | None, detail: Mapping
     words["reason"] = (reason or "no reason given").replace("_", " ")
     line = _LINES.get(kind, "{step}: " + kind.replace("{", "").replace("}", "") + " ({reason})")
     said = line.format_map(words)
-    if kind == "waiting" and "wall" in detail:
+    if kind in ("waiting", "retimed") and "wall" in detail:
         said += f", which is {words['wall']} in {words['zone']}"
     if detail.get("because"):
         said += f" ({detail['because']})"
+    if "most" in detail:
+        said += f" ({words['taken']} of {words['most']} are taken)"
     if "late_s" in detail:
         said += f" ({detail['late_s']} s late)"
     return said

@@ -46,6 +46,21 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """The slots of a frequency cap that are taken.
+
+    Attributes:
+        went: when mails went that may count, also long ago.
+        under_way: mails that were handed over and may still go.
+        rivals: enrollments of the same subscriber that are due too, and come first.
+    """
+
+    went: tuple[datetime, ...] = ()
+    under_way: int = 0
+    rivals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What holds at this moment.
 
@@ -56,6 +71,9 @@ class Facts:
         opted_in: to the sequence's topic; None where nobody asked.
         happened: those events of its `exit` rules that were recorded after the entry.
         known: what its expressions ask for; None where they ask for nothing.
+        taken: the slots of its cap that are.
+        pauses: spans in which its time stood still, in order; none where a pause does not stop it.
+        awaited: those of its waits whose event has come.
     """
 
     now: datetime
@@ -64,6 +82,9 @@ class Facts:
     opted_in: bool | None = True
     happened: frozenset[str] = frozenset()
     known: Known | None = None
+    taken: Taken = Taken()
+    pauses: tuple[tuple[datetime, datetime], ...] = ()
+    awaited: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +104,15 @@ class Update:
     step_id: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     topics: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A webhook to be put into the outbox, once a step and entry."""
+
+    step_id: str
+    to: str
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +149,12 @@ class Postpone:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """The send has not begun and is held: ``due_at`` infinity, ``parked_from`` = ``due_at``, no rule."""
+    """Held: ``due_at`` infinity, ``parked_from`` = ``due_at``; a send has not begun, a wait has its ``rule``."""
 
     step_id: str
     reason: str
     due_at: datetime
+    rule: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +186,4 @@ class Plan:
     non_sends: tuple[NonSend, ...] = ()
     decisions: tuple[Decision, ...] = ()
     update: Update | None = None
+    calls: tuple[Call, ...] = ()

@@ -14,6 +14,7 @@ from models.session import Database
 from tasks import names
 from tasks.errors import Misconfigured
 from tasks.moves import quarantine
+from tasks.sequence import outbox
 from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
@@ -42,6 +43,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("transactions", transactions),
         ("templates", templates),
         ("schedules", schedules),
+        ("webhooks", webhooks),
     ):
         try:
             with database.transaction() as connection:
@@ -265,6 +267,17 @@ def schedules(connection: Connection) -> Iterator[Finding]:
             yield error(f"schedule {line.key}", fault, hint)
     if found and not bad:
         yield fine("schedules", f"{len(found)} cron lines are sound")
+
+
+def webhooks(connection: Connection) -> Iterator[Finding]:
+    """Calls that wait in the outbox: nothing delivers them in this release."""
+    for row in outbox.waiting(connection):
+        calls = f"{row.n} call{'' if row.n == 1 else 's'}"
+        yield warning(
+            f"webhooks to {row.target}",
+            f"{calls} wait in the outbox, the oldest for {span(row.oldest)}",
+            "this release does not deliver webhooks; they are kept, and people go on meanwhile",
+        )
 
 
 def promised() -> float:
