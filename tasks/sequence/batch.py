@@ -73,13 +73,13 @@ class Batch:
         """Lock subscribers to be updated or counted; returns the enrollments that cannot go on now.
 
         A subscriber is updated once a batch: the second time would reckon with what was before. Of
-        several that want the last free slot of a cap, the first by `taken.rank` is looked at.
+        several that want the last free slot of a cap, the first by `taken.in_turn` is looked at.
         """
         by_subscriber: dict[int, int] = {}
         stops: set[int] = set()
         busy: set[int] = set()
         known = [(row, self.sequences[row.id]) for row in rows if row.id in self.sequences]
-        for row, sequence in sorted(known, key=lambda each: taken.rank(*each)):
+        for row, sequence in taken.in_turn(known):
             updates = [step for step in sequence.steps if isinstance(step, UpdateStep)]
             if not updates and not taken.capped(sequence):
                 continue

@@ -101,7 +101,10 @@ _current = False
 def look(database: Database, definition: Definition) -> int:
     """Wake those whose event came, and move those whose zone changed; returns how many moved."""
     moved = 0
-    for step in (events, lambda c: zones(c, definition), lambda c: zone_data(c, definition)):
+    steps: list[Callable[[Connection], tuple[int, bool]]] = [events, lambda c: zones(c, definition)]
+    if not _current:
+        steps.append(lambda c: zone_data(c, definition))
+    for step in steps:
         while True:
             with database.transaction() as connection:
                 found, more = step(connection)
@@ -136,8 +139,6 @@ def zones(connection: Connection, definition: Definition, n: int = BATCH) -> tup
 def zone_data(connection: Connection, definition: Definition, n: int = BATCH) -> tuple[int, bool]:
     """Resolve what an older release of the zone data resolved; it goes on where it ended. As `events`."""
     global _current
-    if _current:
-        return 0, False
     row = connection.execute(DATA).one_or_none()
     if row is None:  # another planner is at it
         return 0, False

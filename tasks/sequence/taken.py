@@ -69,9 +69,19 @@ def capped(sequence: Sequence) -> bool:
     return sequence.limits.cap is not None and sequence.class_ == "marketing"
 
 
-def rank(row: Any, sequence: Sequence) -> tuple[int, dt.datetime, str, int]:
-    """Who comes first where several want the last free slot; the least is the first."""
-    return -sequence.priority, row.due_at, row.sequence_key, row.id
+def in_turn(due: Iterable[tuple[Any, Sequence]]) -> list[tuple[Any, Sequence]]:
+    """Return due enrollments with those of capped sequences first, as they get the last free slot.
+
+    That is by priority, then due time, then key; the others keep their order.
+    """
+
+    def rank(each: tuple[Any, Sequence]) -> tuple[int, dt.datetime, str, int]:
+        row, sequence = each
+        return -sequence.priority, row.due_at, row.sequence_key, row.id
+
+    due = list(due)
+    counted = sorted((each for each in due if capped(each[1])), key=rank)
+    return counted + [each for each in due if not capped(each[1])]
 
 
 def taken(connection: Connection, asked: Iterable[tuple[Any, Sequence]]) -> dict[int, Taken]:
