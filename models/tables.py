@@ -10,6 +10,7 @@ from models import (
     score,
     segment,
     sequence,
+    waiting,
     words,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "score",
     "segment",
     "sequence",
+    "waiting",
     "words",
 ]

@@ -33,11 +33,14 @@ from schedules.kinds import (
     SendStep,
     Step,
     UntilDate,
+    UntilEvent,
     UpdateStep,
     WaitStep,
+    WebhookStep,
     needs_of,
     successors,
 )
+from schedules.limits import UNLIMITED, Limits, PauseClock, limits_from_json, limits_to_json
 from schedules.publishing import Publish, publish_from_json, publish_to_json
 from schedules.stored import (
     duration,
@@ -50,9 +53,8 @@ from schedules.stored import (
 
 __all__ = [
     "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep", "Goal", "Holdout",
-    "OnLate", "Publish", "SendStep", "Sequence", "Step", "StreamClass", "Timezone", "UntilDate",
-    "UpdateStep", "WaitStep",
-    "successors",
+    "Limits", "OnLate", "PauseClock", "Publish", "SendStep", "Sequence", "Step", "StreamClass",
+    "Timezone", "UntilDate", "UntilEvent", "UpdateStep", "WaitStep", "WebhookStep", "successors",
 ]  # fmt: skip
 
 SCHEMA: Final = 1
@@ -107,6 +109,8 @@ class Sequence:
     goal: Goal | None = None
     holdout: Holdout | None = None
     publish: Publish = field(default_factory=Publish)
+    limits: Limits = UNLIMITED
+    pause: PauseClock = "run"
     needs: Needs = field(init=False, repr=False, compare=False)
     _by_id: dict[str, Step] = field(init=False, repr=False, compare=False)
 
@@ -165,6 +169,8 @@ class Sequence:
                 "goal": goal_to_json(self.goal),
                 "holdout": holdout_to_json(self.holdout),
                 "publish": publish_to_json(self.publish),
+                "limits": limits_to_json(self.limits),
+                "pause": {"clock": self.pause} if self.pause != "run" else None,
                 "steps": [step_to_json(step) for step in self.steps],
             }
         )
@@ -206,6 +212,8 @@ class Sequence:
                 goal=goal_from_json(data.get("goal")),
                 holdout=holdout_from_json(data.get("holdout")),
                 publish=publish_from_json(data.get("publish")),
+                limits=limits_from_json(data.get("limits")),
+                pause=data.get("pause", {}).get("clock", "run"),
             )
         except (KeyError, TypeError, ExpressionError) as error:
             raise ValueError(

@@ -8,10 +8,7 @@ from schedules.conditions import read_expression
 from schedules.durations import parse_duration
 from schedules.kinds import ExitRule
 from schedules.reading import Table, matching
-from schedules.waits import DURATION
-
-EVENT: Final = "[A-Za-z0-9][A-Za-z0-9_.:-]{0,198}"
-"""Pattern of the name of an event, such as ``subscription.resumed``."""
+from schedules.waits import DURATION, EVENT
 
 _WAYS: Final = ("event", "when", "after")
 _EXAMPLE: Final = "{event: purchase, reason: converted}"

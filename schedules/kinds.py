@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from schedules.expression import Expression, Needs
 from schedules.personal import Personalize
 
-OnLate: TypeAlias = Literal["send", "skip", "exit"]
+OnLate: TypeAlias = Literal["send", "next_window", "skip", "exit"]
 Plain: TypeAlias = str | int | float | bool | None
 """A value that an attribute can be set to."""
 
@@ -42,8 +42,31 @@ class UntilDate:
 
 
 @dataclass(frozen=True, slots=True)
+class UntilEvent:
+    """An event that is waited for, for ``timeout`` at most; then the way goes on to ``on_timeout``.
+
+    Attributes:
+        event: its name, such as ``email.clicked``.
+        of: the id of a send step whose mail it must be about; then it counts from the entry on, else
+            from when the wait began.
+        ignore_bots: events that a machine caused do not count.
+        on_timeout: None where the way ends then.
+    """
+
+    event: str
+    timeout: timedelta
+    of: str | None = None
+    ignore_bots: bool = False
+    on_timeout: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WaitStep:
-    """Elapsed time (``delay``), local dates (``calendar_days``, then ``at``), or ``until_date``."""
+    """Elapsed time (``delay``), local dates (``calendar_days``, then ``at``), ``until_date``, or an event.
+
+    ``until_event`` goes on with ``next`` when that event comes, with ``until_event.on_timeout`` when
+    it does not.
+    """
 
     id: str
     next: str | None = None
@@ -51,13 +74,14 @@ class WaitStep:
     calendar_days: int | None = None
     at: time | None = None
     until_date: UntilDate | None = None
+    until_event: UntilEvent | None = None
 
     def __post_init__(self) -> None:
-        ways = (self.delay, self.calendar_days, self.until_date)
+        ways = (self.delay, self.calendar_days, self.until_date, self.until_event)
         if sum(way is not None for way in ways) != 1:
             raise ValueError(
-                f"wait {self.id!r} has none or several of delay, calendar_days and until_date:"
-                " expected one"
+                f"wait {self.id!r} has none or several of delay, calendar_days, until_date and"
+                " until_event: expected one"
             )
 
 
@@ -99,6 +123,16 @@ class UpdateStep:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookStep:
+    """A call to another system, put into an outbox: ``fields`` of the subscriber go to ``to``."""
+
+    id: str
+    to: str
+    next: str | None = None
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ExitStep:
     """The end of the way, with its reason."""
 
@@ -110,7 +144,7 @@ class ExitStep:
         """Nothing follows an exit."""
 
 
-Step: TypeAlias = SendStep | WaitStep | BranchStep | UpdateStep | ExitStep
+Step: TypeAlias = SendStep | WaitStep | BranchStep | UpdateStep | WebhookStep | ExitStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +185,11 @@ def ways(step: Step) -> Iterator[tuple[tuple[str | int, ...], str]]:
         if step.on_stale is not None:
             yield ("on_stale",), step.on_stale
         return
+    event = step.until_event if isinstance(step, WaitStep) else None
     if step.next is not None:
-        yield ("next",), step.next
+        yield ("paths", "event") if event else ("next",), step.next
+    if event is not None and event.on_timeout is not None:
+        yield ("paths", "timeout"), event.on_timeout
     if isinstance(step, SendStep) and step.on_fail not in ("next", "exit"):
         yield ("on_fail",), step.on_fail
 
@@ -168,7 +205,7 @@ def needs_of(step: Step | ExitRule) -> Needs:
             for _, value in attributes:
                 if isinstance(value, Expression):
                     found |= value.needs
-        case WaitStep(until_date=UntilDate()):
+        case WaitStep(until_date=UntilDate()) | WebhookStep(fields=(_, *_)):
             found |= Needs(subscriber=True)
         case ExitRule(when=Expression(needs=needs)):
             found |= needs

@@ -26,6 +26,7 @@ from schedules.durations import parse_duration
 from schedules.exits import read_exits
 from schedules.findings import DefinitionError, Finding, Located
 from schedules.fires import CatchUp as Fires
+from schedules.limiting import judge_late, read_limits, read_pause
 from schedules.localtime import is_zone, zones
 from schedules.measuring import read_goal, read_holdout
 from schedules.publishing import read_publish
@@ -40,9 +41,8 @@ LARGEST_FILE: Final = 1_000_000
 
 _KEYS: Final = (
     "key", "title", "class", "topic", "priority", "timezone", "entry", "catch_up", "exit", "goal",
-    "holdout", "publish", "steps",
+    "holdout", "limits", "pause", "publish", "steps",
 )  # fmt: skip
-_KEYS_LATER: Final = ("limits", "pause")
 _FIRES: Final[dict[str, Fires]] = {"latest": "latest", "all": "all", "skip": "skip"}
 _CLASSES: Final[dict[str, StreamClass]] = {
     "marketing": "marketing",
@@ -134,12 +134,16 @@ def _sequence(top: Table) -> Sequence | None:
     goal = read_goal(top)
     holdout = read_holdout(top, class_, key)
     publish = read_publish(top)
+    limits, pause = read_limits(top, class_), read_pause(top)
     steps = read_steps(top, bounded)
-    if timezone is None and any(
-        isinstance(step, WaitStep) and step.delay is None for step in steps
-    ):
-        if "timezone" not in top:
-            top.missing("timezone", "source and fallback, since a step waits for a local time")
+    judge_late(top, limits, catch_up, steps)
+    local = any(
+        isinstance(step, WaitStep) and (step.calendar_days is not None or step.until_date)
+        for step in steps
+    )
+    if "timezone" not in top and (local or limits.local):
+        what = "a step waits for" if local else "its limits are in"
+        top.missing("timezone", f"source and fallback, since {what} a local time")
     if top.report.findings or key is None or title is None or class_ is None or entry is None:
         return None
     return Sequence(
@@ -156,6 +160,8 @@ def _sequence(top: Table) -> Sequence | None:
         goal=goal,
         holdout=holdout,
         publish=publish,
+        limits=limits,
+        pause=pause,
     )
 
 

@@ -12,20 +12,23 @@ from schedules.graph import Edge, cycles, unreached
 from schedules.kinds import ExitStep, OnLate, SendStep, Step, ways
 from schedules.prompt_file import read_personalize
 from schedules.reading import SLUG, Table, matching, suggest
-from schedules.waits import DURATION, read_wait
+from schedules.waits import DURATION, judge_of, read_wait
+from schedules.webhooks import read_webhook
 
-_KINDS: Final = ("send", "wait", "branch", "update", "exit")
-_KINDS_LATER: Final = ("experiment", "webhook")
+_KINDS: Final = ("send", "wait", "branch", "update", "webhook", "exit")
+_KINDS_LATER: Final = ("experiment",)
 _STEP_KEYS: Final = {
     "send": ("id", "send", "next", "on_fail", "max_lateness", "on_late"),
-    "wait": ("id", "wait", "next"),
+    "wait": ("id", "wait", "next", "paths"),
+    "webhook": ("id", "webhook", "next"),
     "branch": ("id", "branch", "on_stale"),
     "update": ("id", "update", "next"),
     "exit": ("id", "exit"),
 }
 _STEP_LATER: Final = (*_KINDS_LATER, "paths")
-_ON_LATE: Final[dict[str, OnLate]] = {"send": "send", "skip": "skip", "exit": "exit"}
-_ON_LATE_LATER: Final = ("next_window",)
+_ON_LATE: Final[dict[str, OnLate]] = {
+    "send": "send", "next_window": "next_window", "skip": "skip", "exit": "exit",
+}  # fmt: skip
 
 
 def read_steps(top: Table, bounded: bool) -> list[Step]:
@@ -79,6 +82,7 @@ def read_steps(top: Table, bounded: bool) -> list[Step]:
                     f"{str(key[-1])!r} of {table.name} leads to {target!r}, which is no step: expected the"
                     f" id of one; {move}",
                 )
+    judge_of(top, steps)
     if whole:
         for path, message in (*unreached(places, edges), *cycles(places, edges)):
             top.report.add_at(path, message)
@@ -88,7 +92,7 @@ def read_steps(top: Table, bounded: bool) -> list[Step]:
 def read_lateness(table: Table, bounded: bool) -> tuple[timedelta | None, OnLate | None]:
     """Read ``max_lateness`` and ``on_late``; ``bounded`` tells whether some bound applies here."""
     max_lateness = table.text("max_lateness", DURATION, parse_duration)
-    on_late = table.choice("on_late", _ON_LATE, _ON_LATE_LATER)
+    on_late = table.choice("on_late", _ON_LATE)
     if "on_late" in table and not bounded:
         table.report.add_at(
             (*table.path, "on_late"),
@@ -111,22 +115,25 @@ def _step(table: Table, id_: str, below: str | None, bounded: bool) -> Step | No
             )
         return None
     kind = kinds[0]
-    table.only(_STEP_KEYS[kind], _STEP_LATER)
+    later = [key for key in _STEP_LATER if key not in _STEP_KEYS[kind]]
+    table.only(_STEP_KEYS[kind], later)
     next_ = table.slug("next") if "next" in table and kind != "exit" else below
     step: Step | None
     if kind == "branch":
         step = read_branch(table, id_)
-        return None if any(key in table for key in _STEP_LATER) else step
+        return None if any(key in table for key in later) else step
     body = table.table(kind)
     if kind == "send":
         step = _send(table, body, id_, next_, bounded)
     elif kind == "wait":
-        step = read_wait(body, id_, next_)
+        step = read_wait(body, id_, next_, table.table("paths"))
     elif kind == "update":
         step = read_update(body, id_, next_)
+    elif kind == "webhook":
+        step = read_webhook(body, id_, next_)
     else:
         step = _exit(body, id_)
-    ways_unknown = any(key in table for key in _STEP_LATER) or ("next" in table and next_ is None)
+    ways_unknown = any(key in table for key in later) or ("next" in table and next_ is None)
     return None if ways_unknown else step
 
 

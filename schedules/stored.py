@@ -24,8 +24,10 @@ from schedules.kinds import (
     SendStep,
     Step,
     UntilDate,
+    UntilEvent,
     UpdateStep,
     WaitStep,
+    WebhookStep,
 )
 from schedules.personal import Personalize
 
@@ -66,6 +68,12 @@ def step_to_json(step: Step) -> dict[str, Any]:
             offset = format_offset(until.offset) if until.offset else None
             rule = {"attribute": until.attribute, "offset": offset, "at": until.at}
             body = {"wait": {"until_date": {**rule, "missing": until.missing}}}
+        case WaitStep(until_event=UntilEvent() as event):
+            waited = {
+                "until_event": event.event, "of": event.of, "timeout": event.timeout,
+                "ignore_bots": event.ignore_bots or None,
+            }  # fmt: skip
+            body = {"wait": waited, "paths": {"timeout": event.on_timeout}}
         case WaitStep():
             body = {
                 "wait": {"delay": step.delay, "calendar_days": step.calendar_days, "at": step.at}
@@ -84,6 +92,8 @@ def step_to_json(step: Step) -> dict[str, Any]:
                 for name, value in step.attributes
             ]
             body = {"update": {"set": attributes or None, "topics": dict(step.topics) or None}}
+        case WebhookStep():
+            body = {"webhook": {"to": step.to, "fields": list(step.fields) or None}}
         case ExitStep():
             body = {"exit": {"reason": step.reason}}
     return plain({"id": step.id, "next": step.next, **body})
@@ -106,6 +116,17 @@ def step_from_json(data: Mapping[str, Any]) -> Step:
             on_late=cast("OnLate | None", data.get("on_late")),
             personalize=Personalize.from_json(data["send"].get("personalize")),
         )
+    if "webhook" in data:
+        return WebhookStep(
+            id_, data["webhook"]["to"], next_, tuple(data["webhook"].get("fields", ()))
+        )
+    if "until_event" in data.get("wait", {}):
+        rule, paths = data["wait"], data.get("paths", {})
+        event = UntilEvent(
+            rule["until_event"], parse_duration(rule["timeout"]), rule.get("of"),
+            rule.get("ignore_bots", False), paths.get("timeout"),
+        )  # fmt: skip
+        return WaitStep(id_, next_, until_event=event)
     if "wait" in data:
         return _wait(id_, next_, data["wait"])
     if "branch" in data:

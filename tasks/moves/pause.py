@@ -36,12 +36,20 @@ WITH held AS MATERIALIZED (
 UPDATE enrollment e SET due_at = e.parked_from, parked_from = NULL
 FROM held WHERE e.id = held.id
 """)
+# A pause that freezes time does not count against `expires_at` either.
 WAKE_MESSAGES = text("""
 WITH held AS MATERIALIZED (
     SELECT m.id FROM message m JOIN sequence q ON q.key = m.sequence_key
     WHERE m.parked_from IS NOT NULL AND m.state = 'scheduled' AND q.paused_at IS NULL
     ORDER BY m.id LIMIT 5000 FOR NO KEY UPDATE OF m SKIP LOCKED)
-UPDATE message m SET run_at = m.parked_from, parked_from = NULL
+UPDATE message m SET run_at = m.parked_from, parked_from = NULL,
+    expires_at = m.expires_at + coalesce((
+        SELECT p.resumed_at - greatest(p.paused_at, m.created_at)
+        FROM sequence_pause p JOIN sequence_version v
+          ON v.sequence_key = m.sequence_key AND v.version = m.sequence_version
+        WHERE p.sequence_key = m.sequence_key AND p.resumed_at > m.parked_from
+          AND v.definition -> 'pause' ->> 'clock' = 'freeze'
+        ORDER BY p.paused_at DESC LIMIT 1), interval '0')
 FROM held WHERE m.id = held.id
 """)
 ANY_PAUSED = text("SELECT EXISTS (SELECT 1 FROM sequence WHERE paused_at IS NOT NULL)")

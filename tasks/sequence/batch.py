@@ -14,7 +14,7 @@ from schedules.definition import Sequence, UpdateStep
 from schedules.expression.evaluate import Known
 from tasks.moves import plan as moves
 from tasks.moves import update
-from tasks.sequence import known, words
+from tasks.sequence import known, outbox, taken, waited, words
 from tasks.sequence.planned import Words
 
 FAULT_PAUSE = dt.timedelta(minutes=5)
@@ -40,6 +40,7 @@ class Batch:
         self.messages: list[moves.NewMessage] = []
         self.resting: list[moves.Resting] = []
         self.updates: list[update.SubscriberUpdate] = []
+        self.calls: list[outbox.NewCall] = []
         self.sequences: dict[int, Sequence] = {}
         for row in rows:
             found = definitions[row.id]
@@ -60,6 +61,10 @@ class Batch:
         self.happened = known.happened(connection, self.sequences.items())
         self.words = words.at_hand(connection, self.sequences.items())
         self.worded: list[tuple[int, str, str, Words]] = []
+        self.pauses = waited.pauses(connection, self.sequences.values())
+        self.awaited = waited.awaited(connection, self.sequences.items())
+        free = (row for row in rows if row.id not in self.busy and row.id in self.sequences)
+        self.taken = taken.taken(connection, ((row, self.sequences[row.id]) for row in free))
 
     def fault(self, row: Any, fault: ValueError) -> None:
         """Put off a row, or all of a stored version, that makes no sense: others go on."""
@@ -68,18 +73,18 @@ class Batch:
         self.resting.append(put_off(row, FAULT_PAUSE, decision))
 
     def _hold(self, connection: Connection, rows: Seq[Any]) -> set[int]:
-        """Lock the subscribers that may be updated; returns the enrollments that cannot go on now.
+        """Lock subscribers to be updated or counted; returns the enrollments that cannot go on now.
 
-        A subscriber is updated once a batch: the second time would reckon with what was before.
+        A subscriber is updated once a batch: the second time would reckon with what was before. Of
+        several that want the last free slot of a cap, the first by `taken.in_turn` is looked at.
         """
         by_subscriber: dict[int, int] = {}
         stops: set[int] = set()
         busy: set[int] = set()
-        for row in rows:
-            sequence = self.sequences.get(row.id)
-            steps = () if sequence is None else sequence.steps
-            updates = [step for step in steps if isinstance(step, UpdateStep)]
-            if not updates:
+        known = [(row, self.sequences[row.id]) for row in rows if row.id in self.sequences]
+        for row, sequence in taken.in_turn(known):
+            updates = [step for step in sequence.steps if isinstance(step, UpdateStep)]
+            if not updates and not taken.capped(sequence):
                 continue
             if row.subscriber_id in by_subscriber:
                 busy.add(row.id)

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 
-from schedules.definition import BranchStep, ExitStep, SendStep, Sequence, Step, UpdateStep
+from schedules.definition import (
+    BranchStep,
+    ExitStep,
+    SendStep,
+    Sequence,
+    Step,
+    UpdateStep,
+    WebhookStep,
+)
 from schedules.durations import format_duration, format_offset
 from tasks.errors import Permanent
 
@@ -188,6 +196,13 @@ def in_words(step: Step) -> str:
         names = [name for name, _ in step.attributes]
         topics = [f"{key} {'in' if opted_in else 'out'}" for key, opted_in in step.topics]
         return f"update {', '.join([*names, *topics])}"
+    if isinstance(step, WebhookStep):
+        return f"webhook to {step.to}" + (f": {', '.join(step.fields)}" if step.fields else "")
+    if step.until_event is not None:
+        event = step.until_event
+        of = f" of {event.of}" if event.of else ""
+        over = event.on_timeout or "the way ends"
+        return f"wait for {event.event}{of}, {format_duration(event.timeout)}; else {over}"
     if step.until_date is not None:
         until = step.until_date
         offset = f" {format_offset(until.offset)}" if until.offset else ""

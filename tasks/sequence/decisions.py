@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
     "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "evident",
-    "quarantined", "worded", "moved", "edited", "passed",
+    "quarantined", "worded", "moved", "edited", "passed", "retimed", "waited", "timed_out", "called",
 ]  # fmt: skip
 
 
@@ -52,6 +52,10 @@ _LINES: Final[dict[str, str]] = {
     "moved": "{step}: version {version} has no such step; {then}",
     "edited": "{step}: version {version} changed the wait: it ends {until}, what was waited is counted",
     "passed": "{step}: was passed before an edit moved it, so it is not run again",
+    "retimed": "{step}: the zone is {zone} now, so it waits until {until}",
+    "waited": "{step}: {event} came, so the way goes on",
+    "timed_out": "{step}: {event} did not come in time, so the way goes on",
+    "called": "{step}: a call to {to} was put into the outbox",
     "exited": "left the sequence at {step}: {reason}",
 }
 
@@ -84,10 +88,12 @@ def sentence(kind: str, step_id: str | None, reason: str | None, detail: Mapping
     words["reason"] = (reason or "no reason given").replace("_", " ")
     line = _LINES.get(kind, "{step}: " + kind.replace("{", "").replace("}", "") + " ({reason})")
     said = line.format_map(words)
-    if kind == "waiting" and "wall" in detail:
+    if kind in ("waiting", "retimed") and "wall" in detail:
         said += f", which is {words['wall']} in {words['zone']}"
     if detail.get("because"):
         said += f" ({detail['because']})"
+    if "most" in detail:
+        said += f" ({words['taken']} of {words['most']} are taken)"
     if "late_s" in detail:
         said += f" ({detail['late_s']} s late)"
     return said

@@ -18,11 +18,15 @@ from schedules.definition import (
     UntilDate,
     UpdateStep,
     WaitStep,
+    WebhookStep,
 )
-from schedules.localtime import TZDATA_VERSION, calendar_wall, is_zone, local, resolve
+from schedules.localtime import TZDATA_VERSION, calendar_wall, local, resolve
 from tasks.sequence.decisions import Decision
+from tasks.sequence.frozen import freeze, thaw
 from tasks.sequence.gates import GATES, lateness_of
+from tasks.sequence.hooks import call, came, wait_for
 from tasks.sequence.judgement import change, choose, date_of
+from tasks.sequence.limited import allowed
 from tasks.sequence.personal import words_of
 from tasks.sequence.planned import (
     Await,
@@ -72,14 +76,14 @@ def plan(
     postponed = rule is not None and rule.get("kind") == "postponed"
     due_at = datetime.fromisoformat(rule["due_at"]) if rule and postponed else position.due_at
     walk = Walk(sequence, position, facts, message_lifetime, due_at, spread=not postponed)
-    way = _from_here(walk)
+    way = freeze(walk) or thaw(walk) or _from_here(walk)
     begun: set[str] = set()
     while isinstance(way, str):
         if way in begun:
             raise ValueError(f"sequence {sequence.key!r} leads in a circle at {way!r}: validate it")
         begun.add(way)
         way = _take(walk, way)
-    return Plan(way, tuple(walk.non_sends), tuple(walk.decisions), walk.update)
+    return Plan(way, tuple(walk.non_sends), tuple(walk.decisions), walk.update, tuple(walk.calls))
 
 
 def _take(walk: Walk, step_id: str) -> str | Rest:
@@ -97,6 +101,8 @@ def _take(walk: Walk, step_id: str) -> str | Rest:
             return choose(walk, step)
         case UpdateStep() as step:
             return change(walk, step)
+        case WebhookStep() as step:
+            return call(walk, step)
         case ExitStep(reason=reason):
             return walk.leave(step_id, reason)
         case None:
@@ -116,6 +122,8 @@ def _from_here(walk: Walk) -> str | Rest:
         step = SendStep(position.step_id, "", next=position.rule["to"], on_fail=on_fail)
     if step is None or position.started_at is None:
         return position.step_id
+    if isinstance(step, WaitStep) and step.until_event is not None:
+        return came(walk, step, step.until_event)
     if not isinstance(step, SendStep):
         began = isinstance(step, WaitStep | UpdateStep)
         return walk.onward(step.id, step.next) if began else step.id
@@ -146,10 +154,12 @@ def _wait(walk: Walk, step: WaitStep) -> str | Rest:
     if step.delay is not None:
         until = now + step.delay
         rule = {"kind": "delay", "seconds": int(step.delay.total_seconds())}
+    elif step.until_event is not None:
+        return wait_for(walk, step, step.until_event)
     elif step.until_date is not None:
         return _until_date(walk, step, step.until_date)
     else:
-        zone = _zone(walk, step)
+        zone = walk.zone(step.id)
         days = step.calendar_days or 0
         wall = calendar_wall(now, zone, days, step.at)
         until = resolve(wall, zone)
@@ -170,7 +180,7 @@ def _until_date(walk: Walk, step: WaitStep, rule: UntilDate) -> str | Rest:
         if leaves:
             return walk.leave(step.id, "no_date")
         return walk.onward(step.id, step.next)
-    zone = _zone(walk, step)
+    zone = walk.zone(step.id)
     # An instant has the date that it has where the subscriber is; a date is that date everywhere.
     day = local(date, zone).date() if isinstance(date, datetime) else date
     wall = datetime.combine(day + timedelta(days=rule.offset), rule.at)
@@ -180,17 +190,6 @@ def _until_date(walk: Walk, step: WaitStep, rule: UntilDate) -> str | Rest:
     kind = "waiting" if until > walk.facts.now else "date_past"
     walk.say(kind, step.id, "until_date", until=until.isoformat(), **_without_kind(kept))  # type: ignore[arg-type]
     return Wait(step.id, until, kept)
-
-
-def _zone(walk: Walk, step: WaitStep) -> str:
-    """The subscriber's zone, else the fallback, which is counted."""
-    zone = walk.position.zone
-    if zone is not None and is_zone(zone):
-        return zone
-    used = walk.sequence.timezone.fallback
-    known = {"zone": zone[:64] if zone else None, "used": used}
-    walk.say("zone_fallback", step.id, "unknown" if zone else "missing", **known)
-    return used
 
 
 def _rule(wall: datetime, zone: str) -> dict[str, Any]:
@@ -210,5 +209,5 @@ def _send(walk: Walk, step: SendStep) -> str | Rest:
     now = walk.facts.now
     expires_at = now + walk.lifetime
     walk.say("handed_off", step.id, "due", expires_at=expires_at.isoformat(), **lateness_of(walk))
-    words = words_of(walk, step)
-    return HandOff(step.id, step.template, walk.due_at, expires_at, ((now, expires_at),), words)
+    spans, words = allowed(walk, step, expires_at), words_of(walk, step)
+    return HandOff(step.id, step.template, walk.due_at, expires_at, spans, words)

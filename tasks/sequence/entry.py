@@ -47,6 +47,7 @@ def scan() -> dict[str, int]:
     """Plan every due enrollment, and ring for what that made."""
     until = time.monotonic() + SCAN_BUDGET
     enrollments = messages = 0
+    planner().meanwhile()
     while time.monotonic() < until:
         done = planner().scan()
         enrollments += done.enrollments

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
-from schedules.definition import OnLate, SendStep
+from schedules.definition import OnLate, SendStep, WebhookStep
 from tasks.sequence.judgement import leaves_by
+from tasks.sequence.limited import cap, late_window, window
 from tasks.sequence.personal import worded
 from tasks.sequence.planned import NonSend, NonSendState, Park, Postpone, Rest
 from tasks.sequence.walk import Walk
@@ -39,14 +40,14 @@ def _open(walk: Walk, step: SendStep) -> None:
     """Let everybody pass: the place of a gate that no definition can ask for yet."""
 
 
-def _paused(walk: Walk, step: SendStep) -> Rest | None:
+def _paused(walk: Walk, step: SendStep | WebhookStep) -> Rest | None:
     if not walk.facts.paused:
         return None
     walk.say("parked", step.id, "sequence_paused", due_at=walk.due_at.isoformat())
     return Park(step.id, "sequence_paused", walk.due_at)
 
 
-def _exits(walk: Walk, step: SendStep) -> Rest | None:
+def _exits(walk: Walk, step: SendStep | WebhookStep) -> Rest | None:
     for rule in walk.sequence.exits:
         why = leaves_by(walk, rule)
         if why is not None:
@@ -83,6 +84,8 @@ def _late(walk: Walk, step: SendStep) -> str | Rest | None:
         on_late: OnLate = step.on_late or catch_up.on_late
         if on_late == "send":
             return None
+        if on_late == "next_window" and walk.sequence.class_ == "marketing":
+            return late_window(walk, step, **lateness_of(walk))
         leave = "late" if on_late == "exit" else None
         return _refuse(walk, step, "late", "max_lateness", leave=leave, **lateness_of(walk))
     if catch_up.spread is None or not walk.spread or lateness <= PUNCTUAL:
@@ -97,6 +100,13 @@ def _late(walk: Walk, step: SendStep) -> str | Rest | None:
     return Postpone(step.id, until, rule)
 
 
+def _cap(walk: Walk, step: SendStep) -> str | Rest | None:
+    hit = cap(walk, step)
+    if not isinstance(hit, str):
+        return hit
+    return _refuse(walk, step, "capped", hit, leave=None)
+
+
 GATES: Final[tuple[tuple[str, Gate], ...]] = (
     ("paused", _paused),
     ("exit_predicates", _exits),
@@ -104,12 +114,16 @@ GATES: Final[tuple[tuple[str, Gate], ...]] = (
     ("suppression", _suppression),
     ("holdout", _holdout),
     ("lateness", _late),
-    ("window", _open),
-    ("frequency_cap", _open),
+    ("window", window),
+    ("frequency_cap", _cap),
     ("throttle", _open),
     ("words", worded),
 )
 """Every gate before a mail, in the order in which they speak; the first that refuses decides."""
+
+
+HOLDS: Final = (_paused, _exits)
+"""The gates before whatever else leaves the house."""
 
 
 def _share(sequence_key: str, step_id: str, subscriber_id: int) -> float:

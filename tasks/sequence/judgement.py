@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +11,7 @@ from schedules.durations import format_duration
 from schedules.expression import Expression
 from schedules.expression.dates import read_date
 from schedules.expression.evaluate import LARGEST, STALE, Known, evaluate, holds
+from tasks.sequence.frozen import frozen_since
 from tasks.sequence.planned import Rest, Update, Wait
 from tasks.sequence.walk import Walk
 
@@ -38,7 +39,7 @@ def change(walk: Walk, step: UpdateStep) -> Rest:
     """Return the rest behind an update: due as before, so that the next look goes on from it."""
     known = walk.known if any(isinstance(v, Expression) for _, v in step.attributes) else None
     attributes = {
-        name: _storable(evaluate(value.root, known))
+        name: storable(evaluate(value.root, known))
         if isinstance(value, Expression) and known is not None
         else value
         for name, value in step.attributes
@@ -57,7 +58,7 @@ def leaves_by(walk: Walk, rule: ExitRule) -> str | None:
         return f"{rule.event} happened" if rule.event in facts.happened else None
     if rule.when is not None:
         return _short(rule.when) if holds(rule.when.root, walk.known) is True else None
-    if rule.after is None or entered_at is None or facts.now - entered_at < rule.after:
+    if rule.after is None or entered_at is None or _inside(walk, entered_at) < rule.after:
         return None
     return f"entered {format_duration(rule.after)} ago or more"
 
@@ -66,6 +67,10 @@ def date_of(walk: Walk, attribute: str) -> tuple[date | datetime | None, str]:
     """Return the date that an attribute holds, or None and why."""
     value = walk.known.subscriber.get(attribute)
     return read_date(value), "missing" if value is None else "unreadable"
+
+
+def _inside(walk: Walk, entered_at: datetime) -> timedelta:
+    return walk.facts.now - entered_at - frozen_since(walk, entered_at)
 
 
 def _short(condition: Expression) -> str:
@@ -82,14 +87,14 @@ def _stale(condition: Expression, known: Known) -> str:
     return f"score {scores[0]}" if scores else f"segment {segments[0]}"
 
 
-def _storable(value: Any) -> Any:
-    """A value as JSON holds it; a number beyond all reason is null, as it is in arithmetic."""
+def storable(value: Any) -> Any:
+    """Return a value as JSON holds it; a number beyond all reason is null, as it is in arithmetic."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, list):
-        return [_storable(each) for each in value]
+        return [storable(each) for each in value]
     if isinstance(value, dict):
-        return {name: _storable(each) for name, each in value.items()}
+        return {name: storable(each) for name, each in value.items()}
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         if not -LARGEST < value < LARGEST:
             return None

@@ -59,6 +59,21 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """The slots of a frequency cap that are taken.
+
+    Attributes:
+        went: when mails went that may count, also long ago.
+        under_way: mails that were handed over and may still go.
+        rivals: enrollments of the same subscriber that are due too, and come first.
+    """
+
+    went: tuple[datetime, ...] = ()
+    under_way: int = 0
+    rivals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What holds at this moment.
 
@@ -70,6 +85,9 @@ class Facts:
         happened: those events of its `exit` rules that were recorded after the entry.
         known: what its expressions ask for; None where they ask for nothing.
         words: of its personalized sends, by step, as far as they were asked for.
+        taken: the slots of its cap that are.
+        pauses: spans in which its time stood still, in order; none where a pause does not stop it.
+        awaited: those of its waits whose event has come.
     """
 
     now: datetime
@@ -79,6 +97,9 @@ class Facts:
     happened: frozenset[str] = frozenset()
     known: Known | None = None
     words: Mapping[str, Words] = field(default_factory=dict)
+    taken: Taken = Taken()
+    pauses: tuple[tuple[datetime, datetime], ...] = ()
+    awaited: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +119,15 @@ class Update:
     step_id: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     topics: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A webhook to be put into the outbox, once a step and entry."""
+
+    step_id: str
+    to: str
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +166,12 @@ class Postpone:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """The send has not begun and is held: ``due_at`` infinity, ``parked_from`` = ``due_at``, no rule."""
+    """Held: ``due_at`` infinity, ``parked_from`` = ``due_at``; a send has not begun, a wait has its ``rule``."""
 
     step_id: str
     reason: str
     due_at: datetime
+    rule: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +203,4 @@ class Plan:
     non_sends: tuple[NonSend, ...] = ()
     decisions: tuple[Decision, ...] = ()
     update: Update | None = None
+    calls: tuple[Call, ...] = ()

@@ -18,7 +18,7 @@ from tasks.moves import plan as moves
 from tasks.moves import update
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
-from tasks.sequence import words
+from tasks.sequence import meanwhile, outbox, words
 from tasks.sequence.batch import Batch, put_off
 from tasks.sequence.engine import (
     Exit,
@@ -32,10 +32,13 @@ from tasks.sequence.engine import (
     Wait,
     plan,
 )
+from tasks.sequence.planned import Taken
 
 BATCH = 500
 BUSY_PAUSE = dt.timedelta(seconds=1)
 """Somebody else holds the subscriber: long enough that others get their turn."""
+
+NOTHING_TAKEN = Taken()
 
 DUE = text("""
 WITH held AS MATERIALIZED (
@@ -115,6 +118,7 @@ class Planner:
                     batch.fault(row, fault)
                     continue
                 batch.messages += self._messages(row, planned)
+                batch.calls += outbox.calls(row, planned.calls)
                 batch.resting.append(_resting(row.id, planned))
                 if isinstance(planned.rest, HandOff) and planned.rest.words is not None:
                     batch.worded.append(
@@ -123,12 +127,17 @@ class Planner:
                 if planned.update is not None:
                     batch.updates.append(_update(row, planned.update))
             update.write_updates(connection, batch.updates)
+            outbox.write(connection, batch.calls)
             done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
             words.used(connection, batch.worded)
             reached("plan.written")
         reached("plan.committed")
         trace.spans.handed_off(batch.messages, drawn)
         return done
+
+    def meanwhile(self) -> int:
+        """Look at what happened to those who wait: events, and other zones; returns how many it moved."""
+        return meanwhile.look(self._database, self._definition)
 
     def _definitions(self, rows: Seq[Any]) -> dict[int, Sequence | ValueError]:
         found: dict[int, Sequence | ValueError] = {}
@@ -164,6 +173,9 @@ class Planner:
             batch.happened.get(row.id, frozenset()),
             batch.known.get(row.subscriber_id) if sequence.needs else None,
             batch.words.get(row.id, {}),
+            batch.taken.get(row.id, NOTHING_TAKEN),
+            batch.pauses.get(row.sequence_key, ()),
+            batch.awaited.get(row.id, frozenset()),
         )
         return plan(sequence, position, facts, message_lifetime=self._lifetime)
 
@@ -210,9 +222,10 @@ def _resting(enrollment_id: int, planned: Plan) -> moves.Resting:
         enrollment_id,
         rest.step_id,
         # A send that is put off or held has not begun: the gates are asked again.
-        started=not isinstance(rest, Postpone | Park),
+        started=not isinstance(rest, Postpone | Park)
+        or (isinstance(rest, Park) and bool(rest.rule)),
         due_at=rest.until if isinstance(rest, Wait | Postpone) else None,
-        wait_rule=rest.rule if isinstance(rest, Wait | Postpone) else None,
+        wait_rule=rest.rule if isinstance(rest, Wait | Postpone | Park) else None,
         parked_from=rest.due_at if isinstance(rest, Park) else None,
         end_reason=rest.reason if isinstance(rest, Exit) else None,
         decisions=decisions,

@@ -8,8 +8,10 @@ from typing import Any
 
 from schedules.definition import Sequence
 from schedules.expression.evaluate import Known
+from schedules.limits import UNLIMITED, Limits
+from schedules.localtime import is_zone, local
 from tasks.sequence.decisions import Decision, Kind
-from tasks.sequence.planned import Exit, Facts, NonSend, Position, Rest, Update
+from tasks.sequence.planned import Call, Exit, Facts, NonSend, Position, Rest, Update
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Walk:
     non_sends: list[NonSend] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     update: Update | None = None
+    calls: list[Call] = field(default_factory=list)
 
     def say(self, kind: Kind, step_id: str | None, reason: str, **detail: Any) -> None:
         """Write a line of the decision log."""
@@ -43,6 +46,26 @@ class Walk:
         """End the enrollment."""
         self.say("exited", step_id, reason, **detail)
         return Exit(step_id, reason)
+
+    @property
+    def limits(self) -> Limits:
+        """What limits mails here; a transactional sequence passes them."""
+        return self.sequence.limits if self.sequence.class_ == "marketing" else UNLIMITED
+
+    def zone(self, step_id: str) -> str:
+        """Return the subscriber's zone, else the fallback, which is counted once a walk."""
+        zone = self.position.zone
+        if zone is not None and is_zone(zone):
+            return zone
+        used = self.sequence.timezone.fallback
+        if not any(decision.kind == "zone_fallback" for decision in self.decisions):
+            known = {"zone": zone[:64] if zone else None, "used": used}
+            self.say("zone_fallback", step_id, "unknown" if zone else "missing", **known)
+        return used
+
+    def wall(self, zone: str) -> datetime:
+        """Return what clocks there show now."""
+        return local(self.facts.now, zone)
 
     @property
     def known(self) -> Known:

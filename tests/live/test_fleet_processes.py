@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -19,9 +20,12 @@ import pytest
 from sqlalchemy import text
 
 from models.session import Database
+from schedules.localtime import local
 from tasks import names
 from tasks.base import ring
 from tasks.canary import store as canaries
+from tasks.moves import pause
+from tests.live import seeds
 from tests.live.processes import running, servers, until
 from workers.celery import build
 from workers.embedded.stack import Stack
@@ -90,6 +94,65 @@ def test_every_tick_of_beat_is_answered(fleet: Fleet, database: Database) -> Non
         return seen >= {names.SCAN, names.DISPATCH, names.REAP, names.RESOLVE}
 
     until(ticked, "four ticks", fleet)
+
+
+LIMITED = """
+key: {key}
+title: Limited
+class: marketing
+topic: limited
+timezone: {{source: subscriber, fallback: UTC}}
+entry: {{manual: true}}
+limits:
+  quiet_hours: {{from: "{quiet}", to: "{awake}"}}
+  cap: {{max: 1, per: 7d, scope: topic, on_hit: skip}}
+steps:
+  - {{id: tell, webhook: {{to: crm, fields: [first_name]}}}}
+  - {{id: buy, wait: {{until_event: purchase, timeout: 3d}}}}
+  - {{id: mail, send: {{template: test/mail}}}}
+"""
+
+
+def test_limits_and_waits_hold_in_the_running_fleet(fleet: Fleet, database: Database) -> None:
+    def clock(hours: int) -> str:
+        """An hour of the clock in Berlin, from now."""
+        return f"{local(datetime.now(UTC) + timedelta(hours=hours), 'Europe/Berlin'):%H:%M}"
+
+    def rows(sql: str) -> list[tuple[object, ...]]:
+        with database.transaction() as connection:
+            return [tuple(row) for row in connection.execute(text(sql))]
+
+    def write(sql: str) -> None:
+        with database.transaction() as connection:
+            connection.execute(text(sql))
+
+    with database.transaction() as connection:  # the mail itself is not what is looked at
+        pause.pause_stream(connection, "marketing", "a test")
+    night = {"quiet": clock(-1), "awake": clock(3)}
+    (person,) = seeds.subscribers(database, 1)
+    for key in ("limited-a", "limited-b"):
+        seeds.enroll(database, seeds.sequence(database, LIMITED.format(key=key, **night)), [person])
+    standing = "SELECT DISTINCT step_id, wait_rule ->> 'kind' FROM enrollment"
+    until(lambda: rows(standing) == [("buy", "until_event")], "a wait for the event", fleet)
+    assert rows("SELECT target, count(*) FROM webhook_outbox GROUP BY 1") == [("crm", 2)]
+
+    write(
+        "INSERT INTO event (subscriber_id, name, occurred_at)"
+        f" VALUES ({person}, 'purchase', clock_timestamp())"
+    )
+    recorded = time.monotonic()
+    moved = "SELECT DISTINCT step_id, wait_rule ->> 'by' FROM enrollment"
+    until(lambda: rows(moved) == [("mail", "quiet_hours")], "quiet hours", fleet)
+    assert time.monotonic() - recorded < 10  # 5 s at rest
+    assert rows("SELECT count(*) FROM message") == [(0,)]
+
+    # Far in the east they are awake: one mail goes, and the cap has no room for the other.
+    write(f"UPDATE subscriber SET zone = 'Asia/Tokyo' WHERE id = {person}")
+    states = "SELECT sequence_key, CAST(state AS text) FROM message ORDER BY 1"
+    done = [("limited-a", "scheduled"), ("limited-b", "capped")]
+    until(lambda: rows(states) == done, "one mail and one that is capped", fleet)
+    with database.transaction() as connection:
+        pause.resume_stream(connection, "marketing")
 
 
 def test_flower_asks_for_the_password_and_shows_payloads(fleet: Fleet, stack: Stack) -> None:

@@ -12,8 +12,11 @@ from schedules.definition import (
     SendStep,
     Sequence,
     UntilDate,
+    UntilEvent,
     UpdateStep,
     WaitStep,
+    WebhookStep,
+    successors,
 )
 from schedules.expression import read as expression
 from schedules.loader import DefinitionError, load, loads, read
@@ -103,8 +106,8 @@ def test_yaml_is_read_as_1_2_so_words_and_times_stay_text() -> None:
         (HEAD + STEPS + "key: again\n", ":10:1: key 'key' stands twice in the sequence: expected it once"),
         (HEAD + STEPS + "priority: 101\n", ":10:11: 'priority' of the sequence is the number 101"),
         (HEAD + STEPS + "priority: true\n", "expected a whole number from 0 to 100"),
-        (HEAD + STEPS + "catch_up: {max_lateness: 6h, on_late: next_window}\n", ":10:39: on_late 'next_window' comes later"),
-        (HEAD + STEPS + "catch_up: {max_lateness: 6h, on_late: never}\n", "expected send or skip or exit"),
+        (HEAD + STEPS + "catch_up: {max_lateness: 6h, on_late: next_window}\n", ":10:39: 'on_late: next_window' has no window to wait for"),
+        (HEAD + STEPS + "catch_up: {max_lateness: 6h, on_late: never}\n", "expected send or next_window or skip or exit"),
         (HEAD + STEPS + "catch_up: {on_late: skip}\n", ":10:21: 'on_late' of 'catch_up' has no effect"),
         (HEAD + STEPS + "catch_up: {spread: 90}\n", "is the number 90: expected a duration in text"),
         (HEAD + STEPS + "? [a]\n: b\n", "a key of the sequence is a list"),
@@ -137,10 +140,19 @@ def test_yaml_is_read_as_1_2_so_words_and_times_stay_text() -> None:
         (HEAD + STEPS + "  - {id: c, wait: {calendar_days: 2, at: 930}}\n", ":10:42: 'at' of 'wait' of step 'c' is the number 930: expected a time of day in text"),
         (HEAD + STEPS + "  - {id: c, wait: {calendar_days: 2, at: 09.30}}\n", "is the number 09.30"),
         (HEAD + STEPS + "  - {id: c, wait: {calendar_days: 2, at: 9:30}}\n", "'9:30' is not a time of day"),
-        (HEAD + STEPS + "  - {id: c, wait: {until_event: email.clicked}}\n", "key 'until_event' of 'wait' of step 'c' comes later"),
+        (HEAD + STEPS + "  - {id: c, wait: {until_event: email.clicked}}\n", "'wait' of step 'c' has no 'timeout'"),
         (HEAD + STEPS + "  - {id: c, exit: {}}\n", "'exit' of step 'c' has no 'reason'"),
         (HEAD + STEPS + "  - {id: c, exit: {reason: x}, next: a}\n", "unknown key 'next' in step 'c'"),
-        (HEAD + STEPS + "  - {id: c, webhook: {url: x}}\n", "key 'webhook' of step 'c' comes later"),
+        (HEAD + STEPS + "  - {id: c, webhook: {url: x, to: crm}}\n", "unknown key 'url' in 'webhook' of step 'c'"),
+        (HEAD + STEPS + "  - {id: c, webhook: {}}\n", "'webhook' of step 'c' has no 'to'"),
+        (HEAD + STEPS + "  - {id: c, webhook: {to: crm, fields: [email]}}\n", ":10:41: 'email' in 'fields' of 'webhook' of step 'c' is nothing that may be passed on"),
+        (HEAD + STEPS + "  - {id: c, webhook: {to: crm, fields: [plan, plan]}}\n", "'plan' stands twice"),
+        (HEAD + STEPS + "  - {id: c, wait: {until_event: click, of: aa, timeout: 1d}}\n", ":10:44: 'of' of step 'c' is 'aa', which is no step that sends a mail"),
+        (HEAD + STEPS + "  - {id: c, wait: {delay: 1d, of: a}}\n", "'of' of 'wait' of step 'c' says something of an event"),
+        (HEAD + STEPS + "  - {id: c, wait: {delay: 1d}, paths: {event: a}}\n", "'paths' of step 'c' stand beside a wait without 'until_event'"),
+        (HEAD + STEPS + "  - {id: c, wait: {until_event: x, timeout: 1d}, paths: {event: d, timeot: d}}\n  - {id: d, exit: {reason: x}}\n", "did you mean 'timeout'?"),
+        (HEAD + STEPS + "  - {id: c, wait: {until_event: x, timeout: 1d}, paths: {event: d, timeout: dd}}\n  - {id: d, exit: {reason: x}}\n", ":10:77: 'timeout' of step 'c' leads to 'dd', which is no step"),
+        (HEAD + STEPS + "  - {id: c, wait: {until_event: 7, timeout: 1d}}\n", "is the number 7: expected the name of an event"),
         (HEAD + STEPS + "  - {id: c, branch: []}\n", ":10:21: 'branch' of step 'c' is an empty list"),
         (HEAD + STEPS + "  - {id: c, branch: [{else: d}]}\n  - {id: d, exit: {reason: x}}\n", ":10:21: 'branch' of step 'c' has no case but 'else'"),
         (HEAD + STEPS + "  - {id: c, branch: [{if: sub.x, next: d}]}\n  - {id: d, exit: {reason: x}}\n", ":10:21: 'branch' of step 'c' has no way for those of whom nothing holds"),
@@ -360,3 +372,26 @@ def test_a_wait_for_a_date_needs_to_know_whose_zone_it_is() -> None:
     head = HEAD.replace("timezone: {source: subscriber, fallback: Europe/Berlin}\n", "")
     wait = UNTIL.format("at: '09:00', missing: exit")
     assert "the sequence has no 'timezone'" in only(head + STEPS + wait)
+
+
+def test_a_wait_for_an_event_and_a_webhook_can_be_written() -> None:
+    sequence = loads(
+        HEAD
+        + """steps:
+  - {id: a, send: {template: demo/a}}
+  - id: b
+    wait: {until_event: email.clicked, of: a, ignore_bots: true, timeout: 3d}
+    paths: {event: d, timeout: c}
+  - {id: c, webhook: {to: crm, fields: [first_name, plan]}}
+  - {id: d, wait: {until_event: purchase, timeout: 1d}}
+""",
+        "demo.yaml",
+    )
+    days = timedelta(days=1)
+    assert sequence.steps[1:] == (
+        WaitStep("b", "d", until_event=UntilEvent("email.clicked", 3 * days, "a", True, "c")),
+        WebhookStep("c", "crm", "d", ("first_name", "plan")),
+        WaitStep("d", None, until_event=UntilEvent("purchase", days)),
+    )
+    assert successors(sequence.steps[1]) == ("d", "c")
+    assert Sequence.from_json(json.loads(json.dumps(sequence.to_json()))) == sequence

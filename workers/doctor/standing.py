@@ -14,6 +14,7 @@ from models.session import Database
 from tasks import names
 from tasks.errors import Misconfigured
 from tasks.moves import quarantine
+from tasks.sequence import outbox
 from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
@@ -49,6 +50,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("segment runs", segment_runs.runs),
         ("refused events", refused_events),
         ("words", texts),
+        ("webhooks", webhooks),
     ):
         try:
             with database.transaction() as connection:
@@ -334,6 +336,17 @@ def refused_events(connection: Connection) -> Iterator[Finding]:
             "refused events",
             f"{n} × {reason}",
             "`dripfleet events refused`; mend it where they come from, then `events refused --retry`",
+        )
+
+
+def webhooks(connection: Connection) -> Iterator[Finding]:
+    """Calls that wait in the outbox: nothing delivers them in this release."""
+    for row in outbox.waiting(connection):
+        calls = f"{row.n} call{'' if row.n == 1 else 's'}"
+        yield warning(
+            f"webhooks to {row.target}",
+            f"{calls} wait in the outbox, the oldest for {span(row.oldest)}",
+            "this release does not deliver webhooks; they are kept, and people go on meanwhile",
         )
 
 
