@@ -20,12 +20,11 @@ from schedules.entry import (
     parse_rate,
     parse_stale,
 )
-from schedules.exits import EVENT
 from schedules.expression import Expression, ExpressionError, read
 from schedules.fires import parse_cron
 from schedules.localtime import is_zone, zones
 from schedules.reading import SLUG, Table, comes_later, matching, suggest
-from schedules.waits import DURATION
+from schedules.waits import DURATION, EVENT
 
 SEGMENT_TRIGGERS: Final = False
 """Whether somebody tells who joined a segment: the source of ``tasks.sequence.edges``."""

@@ -119,7 +119,7 @@ def watched(text: str, name: str, shape: Shape) -> None:
 
 
 def _sequence(top: Table) -> Sequence | None:
-    top.only(_KEYS, _KEYS_LATER)
+    top.only(_KEYS)
     key = top.slug("key", required=True)
     title = top.text("title", "one line of text", _line, required=True)
     class_ = top.choice("class", _CLASSES, required=True)

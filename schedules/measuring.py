@@ -6,10 +6,9 @@ from decimal import Decimal
 
 from schedules.conditions import read_expression
 from schedules.durations import parse_duration
-from schedules.exits import EVENT
 from schedules.goal import Goal, Holdout
 from schedules.reading import Table, matching
-from schedules.waits import DURATION
+from schedules.waits import DURATION, EVENT
 
 
 def read_goal(top: Table) -> Goal | None:

@@ -15,7 +15,7 @@ from tasks.upkeep import checks
 from tests.live import seeds
 from workers.cli.doctor import tell
 from workers.cli.render import ExitCode
-from workers.doctor import examine, segments, standing
+from workers.doctor import examine, segment_runs, standing
 from workers.doctor.finding import Finding, error, fine, warning
 
 Check = Callable[[Connection], Iterator[Finding]]
@@ -214,7 +214,7 @@ def test_only_errors_are_an_exit_code(
 def test_a_segment_run_that_stands_still_or_was_refused_is_told_with_the_next_move(
     database: Database,
 ) -> None:
-    assert found(database, segments.runs)["segments"].severity == "fine"
+    assert found(database, segment_runs.runs)["segment runs"].severity == "fine"
     script(
         database,
         "INSERT INTO segment_run (segment, artifact, stage, noisy, created_at) VALUES"
@@ -226,7 +226,7 @@ def test_a_segment_run_that_stands_still_or_was_refused_is_told_with_the_next_mo
         " ('shapes', 'qaoa', 'refused', 'nobody bought', now()), ('once', 'qaoa', 'refused', 'no', now())",
         "INSERT INTO segment_run (segment, artifact, stage, ended_at) VALUES ('once', 'qaoa', 'done', now())",
     )
-    said = found(database, segments.runs)
+    said = found(database, segment_runs.runs)
     assert set(said) == {"segment value", "segment shapes"}
     assert "stood at stage cut for 1 h" in said["segment value"].says
     assert "quantum-noisy" in said["segment value"].next
