@@ -23,11 +23,8 @@ from schedules.entry import (
 from schedules.expression import Expression, ExpressionError, read
 from schedules.fires import parse_cron
 from schedules.localtime import is_zone, zones
-from schedules.reading import SLUG, Table, comes_later, matching, suggest
+from schedules.reading import SLUG, Table, matching, suggest
 from schedules.waits import DURATION, EVENT
-
-SEGMENT_TRIGGERS: Final = False
-"""Whether somebody tells who joined a segment: the source of ``tasks.sequence.edges``."""
 
 _RULES: Final = ("filter", "on_stale_score", "dedupe_key", "reentry", "admission")
 _WAYS: Final = ("event", "segment", "schedule", "manual")
@@ -112,8 +109,6 @@ def _trigger(entry: Table, zone: str | None) -> tuple[Trigger | None, bool]:
     if way == "segment":
         segment = table.slug("segment")
         edge = table.choice("edge", {"join": "join"}, required=True)
-        if not SEGMENT_TRIGGERS:
-            table.report.add(table.keys["segment"], comes_later("a trigger of a segment"))
         return (SegmentTrigger(segment) if segment and edge else None), False
     if way == "manual":
         if table.flag("manual") is False:

@@ -1,56 +1,20 @@
 """Who joined a segment: read behind a cursor, each edge once, whoever else reads them.
 
-Who evaluates segments gives the source, `edges_since`: edges of one segment in the order in which
-they become visible, so that a reader who keeps the last id misses none. Until somebody does, the
-loader refuses a trigger of a segment (`schedules.door.SEGMENT_TRIGGERS`).
-
 The cursor of a sequence is set where the segment stands when a version that waits for it is
 published (a trigger on `sequence_version`): who was in it before does not join it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from sqlalchemy import Connection, text
 
+from tasks.membership import edges_since
 from tasks.sequence import room
 
 LIMIT: Final = 1000
 
-
-class Edge(Protocol):
-    """Somebody joined or left a segment; `cause` is definition, schedule or event."""
-
-    @property
-    def id(self) -> int:
-        """Grows within a segment as edges become visible."""
-
-    @property
-    def subscriber_id(self) -> int:
-        """Who."""
-
-    @property
-    def edge(self) -> str:
-        """Join or leave."""
-
-    @property
-    def cause(self) -> str:
-        """`definition`: the expression is new or was changed, and nobody did anything."""
-
-
-class EdgesSince(Protocol):
-    """Edges of a segment behind an id, in order, at most `limit`."""
-
-    def __call__(
-        self, connection: Connection, segment: str, after_id: int, limit: int
-    ) -> Sequence[Edge]:
-        """Return them."""
-
-
-source: EdgesSince | None = None
-"""Who tells; None: nobody does yet."""
 
 # The row is the cursor, and held while it is moved: two who read at once read one after the other.
 LISTENING = text("""
@@ -69,10 +33,8 @@ MOVE = text("UPDATE entry_state SET after_id = :after WHERE sequence_key = :key"
 
 def waiting(connection: Connection) -> bool:
     """Whether somebody joined or left a segment that a sequence listens to."""
-    if source is None:
-        return False
     rows = connection.execute(LISTENING).all()
-    return any(source(connection, row.segment, row.after_id, 1) for row in rows)
+    return any(edges_since(connection, row.segment, row.after_id, 1) for row in rows)
 
 
 def read(connection: Connection, most: int = LIMIT) -> int:
@@ -80,13 +42,11 @@ def read(connection: Connection, most: int = LIMIT) -> int:
 
     Whom a changed definition brought in did nothing: they are refused, with that as the reason.
     """
-    if source is None:
-        return 0
     read_ = 0
     for row in connection.execute(LISTENING).all():
         key, segment = row.sequence_key, row.segment
         after = connection.execute(HOLD, {"key": key, "segment": segment}).scalar_one_or_none()
-        edges = [] if after is None else source(connection, segment, after, most)
+        edges = [] if after is None else edges_since(connection, segment, after, most)
         if not edges:
             continue
         joins = [edge for edge in edges if edge.edge == "join"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from models.session import Database
 from schedules.localtime import local
 from tasks import names
 from tasks.errors import Permanent
-from tasks.sequence import cron, crontab, edges, fire, news, own_lines, timetable
+from tasks.sequence import cron, crontab, fire, news, own_lines, timetable
 from tasks.sequence.enroll import enroll_all
 from tasks.sequence.entries import door as stands
 from tasks.sequence.explain import explain
@@ -387,33 +386,22 @@ def test_a_line_goes_with_the_version_that_holds_it_and_no_file_takes_it_away(do
     assert door.run("SELECT FROM schedule") == []
 
 
-@dataclass(frozen=True)
-class Edge:
-    id: int
-    subscriber_id: int
-    edge: str = "join"
-    cause: str = "event"
+EDGE = (
+    "INSERT INTO segment_edge (segment, subscriber_id, join_no, edge, cause)"
+    " VALUES ('lapsed', {0}, 1, '{1}', '{2}')"
+)
 
 
-def test_who_joins_a_segment_comes_in_once_an_edge(
-    door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the edges as they are told: the source is somebody else's, and has tests of its own."""
-    door.run("CREATE TABLE segment_edge (segment text, id bigint)")
-    door.run("INSERT INTO segment_edge VALUES ('lapsed', 6), ('other', 9)")
+def test_who_joins_a_segment_comes_in_once_an_edge(door: Door) -> None:
     before, joined, left, defined = door.people
-    told = [Edge(6, before)]
-
-    def source(connection: Any, segment: str, after_id: int, limit: int) -> list[Edge]:
-        assert segment == "lapsed"
-        return [each for each in told if each.id > after_id][:limit]
-
-    monkeypatch.setattr(edges, "source", source)
-    monkeypatch.setattr("schedules.door.SEGMENT_TRIGGERS", True)
+    door.run(EDGE.format(before, "join", "event"))
     door.sequence("trigger: {segment: lapsed, edge: join}, reentry: {policy: concurrent}")
     with door.database.transaction() as connection:
         assert not news.waiting(connection)
-        told += [Edge(7, joined), Edge(8, left, "leave"), Edge(10, defined, "join", "definition")]
+    door.run(EDGE.format(joined, "join", "event"))
+    door.run(EDGE.format(left, "leave", "event"))
+    door.run(EDGE.format(defined, "join", "definition"))
+    with door.database.transaction() as connection:
         assert news.waiting(connection)
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: door.act(), range(6)))

@@ -102,7 +102,6 @@ def test_yaml_is_read_as_1_2_so_words_and_times_stay_text() -> None:
         (HEAD + STEPS + "prioriti: 3\n", "demo.yaml:10:1: unknown key 'prioriti' in the sequence"),
         (HEAD + STEPS + "prioriti: 3\n", "did you mean 'priority'?"),
         (HEAD + STEPS + "on: x\n", "unknown key 'on' in the sequence"),
-        (HEAD + STEPS + "limits: {cap: 2}\n", ":10:1: key 'limits' of the sequence comes later"),
         (HEAD + STEPS + "key: again\n", ":10:1: key 'key' stands twice in the sequence: expected it once"),
         (HEAD + STEPS + "priority: 101\n", ":10:11: 'priority' of the sequence is the number 101"),
         (HEAD + STEPS + "priority: true\n", "expected a whole number from 0 to 100"),
