@@ -63,9 +63,16 @@ def backends(as_json: bool = AS_JSON) -> None:
 )
 def solve(
     file: str = typer.Argument(help="Edges: a CSV file with the columns source, target, weight."),
-    layers: int = typer.Option(3, min=1, max=8, help="Layers of QAOA."),
+    layers: int | None = typer.Option(
+        None, min=1, max=8, help="Layers of QAOA; by default 3, with noise 1."
+    ),
     backend: str = typer.Option("engine", help="Where circuits are measured."),
-    shots: int = typer.Option(1024, min=16, max=100_000, help="Measurements of each seed."),
+    shots: int | None = typer.Option(
+        None,
+        min=16,
+        max=100_000,
+        help="Measurements of each seed; by default 1024, with noise 256.",
+    ),
     seeds: int = typer.Option(10, min=1, max=100, help="Seeds; a verdict needs ten."),
     seed: int = typer.Option(0, min=0, help="The first of them."),
     as_json: bool = AS_JSON,
@@ -81,9 +88,11 @@ def solve(
     from tasks.quantum import report
     from tasks.quantum.edges import read
     from tasks.quantum.engine import problem_of, trial
+    from tasks.quantum.request import usual
     from tasks.quantum.stages import measure_on
 
     problem = problem_of(read(file))
+    layers, shots = layers or usual(backend)["layers"], shots or usual(backend)["shots"]
     held = trial(
         problem, layers, shots=shots, seed=seed, seeds=seeds, kind=kind, measure=measure_on(opened)
     )

@@ -42,10 +42,11 @@ class Answer:
 
 
 class _Keeper:
-    """The best partition so far, and when it was found."""
+    """The best partition so far, and when it was found; with a cut of `enough` nothing is left to find."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, enough: float = float("inf")) -> None:
         self._problem = problem
+        self._enough = enough
         self._began = time.perf_counter()
         self._bits = np.zeros(problem.n, dtype=np.int8)
         self._value = 0.0
@@ -53,6 +54,8 @@ class _Keeper:
         self.tries = 0
 
     def over(self, seconds: float) -> bool:
+        if self._value >= self._enough:
+            return True
         return self.tries > 0 and time.perf_counter() - self._began >= seconds
 
     def offer(self, bits: NDArray[Any], tries: int = 1) -> None:
@@ -83,9 +86,11 @@ def exact(problem: Problem) -> Answer:
     return keeper.answer()
 
 
-def local_search(problem: Problem, rng: np.random.Generator, seconds: float) -> Answer:
-    """Single-flip ascent from random partitions, again and again."""
-    keeper = _Keeper(problem)
+def local_search(
+    problem: Problem, rng: np.random.Generator, seconds: float, enough: float = float("inf")
+) -> Answer:
+    """Single-flip ascent from random partitions, again and again, until a cut is `enough`."""
+    keeper = _Keeper(problem, enough)
     while not keeper.over(seconds):
         bits = rng.integers(0, 2, size=(16, problem.n), dtype=np.int8)
         keeper.offer(_ascend(problem.weights, bits), tries=16)
@@ -130,14 +135,16 @@ def _ascend(weights: Any, starts: Any) -> Any:
     return best
 
 
-def goemans_williamson(problem: Problem, rng: np.random.Generator, seconds: float) -> Answer:
+def goemans_williamson(
+    problem: Problem, rng: np.random.Generator, seconds: float, enough: float = float("inf")
+) -> Answer:
     """Round the semidefinite relaxation by random hyperplanes.
 
     The relaxation is solved in its low-rank form, one vector at a time, which for rank above √(2n)
     has no bad optimum. Sources: Goemans and Williamson, J. ACM 42 (1995); Wang, Chang, Kolter,
     "The mixing method", arXiv:1706.00476.
     """
-    keeper = _Keeper(problem)
+    keeper = _Keeper(problem, enough)
     rank = int(np.ceil(np.sqrt(2 * problem.n))) + 1
     vectors = rng.normal(size=(problem.n, rank))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -181,12 +188,13 @@ def random_shots(problem: Problem, rng: np.random.Generator, shots: int) -> Answ
 
 
 def k_means(
-    problem: Problem, points: Floats, weights: Floats, rng: np.random.Generator, seconds: float
-) -> Answer:
+    problem: Problem, points: Floats, weights: Floats, rng: np.random.Generator, seconds: float,
+    enough: float = float("inf"),
+) -> Answer:  # fmt: skip
     """2-means of the coreset itself: points of shape (n, d), weights of shape (n,)."""
     from sklearn.cluster import KMeans
 
-    keeper = _Keeper(problem)
+    keeper = _Keeper(problem, enough)
     while not keeper.over(seconds):
         if problem.n < 2 or len(np.unique(points, axis=0)) < 2:
             keeper.offer(np.zeros(problem.n))
@@ -227,8 +235,9 @@ Solver = Callable[[np.random.Generator, float], Answer]
 
 
 def rivals(
-    problem: Problem, shots: int, points: Floats | None = None, weights: Floats | None = None
-) -> dict[str, Solver]:
+    problem: Problem, shots: int, points: Floats | None = None, weights: Floats | None = None,
+    enough: float = float("inf"),
+) -> dict[str, Solver]:  # fmt: skip
     """The solvers that this problem calls for, by name; each takes a generator and its seconds.
 
     Args:
@@ -236,14 +245,17 @@ def rivals(
         shots: how many the quantum solver measures; random guessing gets as many.
         points: shape (n, d): the coreset, where the problem comes from one.
         weights: of its points, shape (n,).
+        enough: a cut with which a solver stops, where the largest one is known.
     """
     found: dict[str, Solver] = {
-        "local_search": lambda rng, seconds: local_search(problem, rng, seconds),
-        "goemans_williamson": lambda rng, seconds: goemans_williamson(problem, rng, seconds),
+        "local_search": lambda rng, seconds: local_search(problem, rng, seconds, enough),
+        "goemans_williamson": lambda rng, seconds: goemans_williamson(
+            problem, rng, seconds, enough
+        ),
         "random": lambda rng, seconds: random_shots(problem, rng, shots),
         "spectral": lambda rng, seconds: spectral(problem, points, rng, seconds),
     }
     if points is not None:
         mass = np.ones(len(points)) if weights is None else weights
-        found["k_means"] = lambda rng, seconds: k_means(problem, points, mass, rng, seconds)
+        found["k_means"] = lambda rng, seconds: k_means(problem, points, mass, rng, seconds, enough)
     return found
