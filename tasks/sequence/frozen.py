@@ -48,7 +48,7 @@ def thaw(walk: Walk) -> Wait | Postpone | None:
     if until == due:
         return None
     if "wall" in rule:
-        until, again = _wall(until, rule)
+        until, again = _wall(until, walk.zone(step.id), rule)
         rule |= again
     walk.due_at = until
     if until <= walk.facts.now:
@@ -83,13 +83,15 @@ def _later(walk: Walk, due: datetime, since: datetime) -> datetime:
     return due
 
 
-def _wall(until: datetime, rule: dict[str, Any]) -> tuple[datetime, dict[str, Any]]:
+def _wall(until: datetime, zone: str, rule: dict[str, Any]) -> tuple[datetime, dict[str, Any]]:
     """Return the first time of that name, where the subscriber is, that is not before `until`."""
-    zone, clock = rule["zone"], datetime.fromisoformat(rule["wall"]).time()
+    clock = datetime.fromisoformat(rule["wall"]).time()
     wall = datetime.combine(local(until, zone).date(), clock)
     if resolve(wall, zone) < until:
         wall += timedelta(days=1)
-    return resolve(wall, zone), {"wall": wall.isoformat(), "tzdata": TZDATA_VERSION}
+    return resolve(wall, zone), {
+        "wall": wall.isoformat(), "zone": zone, "tzdata": TZDATA_VERSION,
+    }  # fmt: skip
 
 
 def _shown(rule: dict[str, Any]) -> dict[str, Any]:

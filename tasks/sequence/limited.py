@@ -24,6 +24,8 @@ BEHIND: Final = timedelta(seconds=1)
 LONGEST_FREEZE: Final = timedelta(days=30)
 """A mail that was handed over before a pause of this length or more expires, whatever its clock."""
 
+REPEATED: Final = ("cap", "contention")
+
 MOVED: Final = "moved"
 """Kind of the rule; unlike a spread mail, one that was moved is due, and late, from its new time."""
 
@@ -36,7 +38,9 @@ def move(walk: Walk, step: SendStep, until: datetime, by: str, **detail: Any) ->
         rule["capped_since"] = kept.get("capped_since", walk.facts.now.isoformat())
     elif "capped_since" in kept:
         rule["capped_since"] = kept["capped_since"]
-    walk.say("postponed", step.id, by, until=until.isoformat(), **detail)
+    # Who waits for a slot is looked at again and again; the log says so once.
+    if by not in REPEATED or kept.get("by") != by:
+        walk.say("postponed", step.id, by, until=until.isoformat(), **detail)
     return Postpone(step.id, until, rule)
 
 

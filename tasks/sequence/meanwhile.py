@@ -58,9 +58,10 @@ WAITING = text("""
 SELECT e.id, e.subscriber_id FROM enrollment e
 WHERE e.subscriber_id = ANY(:subscribers) AND e.active
 """)
+# Held, at 'infinity', which psycopg does not know, it is resolved when it is woken.
 _PENDING = """
-SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.step_id, e.due_at, e.wait_rule,
-    s.zone, clock_timestamp() AS now
+SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.step_id,
+    NULLIF(e.due_at, 'infinity') AS due_at, e.wait_rule, s.zone, clock_timestamp() AS now
 FROM enrollment e JOIN subscriber s ON s.id = e.subscriber_id
 """
 TAKE = text(

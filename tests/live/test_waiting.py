@@ -358,6 +358,29 @@ def test_a_frozen_pause_makes_waits_longer_exits_nobody_and_never_stands_in_the_
     assert 4.9 < span < 5.1
 
 
+def test_who_is_held_while_their_zone_changes_is_woken_by_the_clocks_of_the_new_one(
+    database: Database, planner: Planner
+) -> None:
+    frozen = MORNING.replace("steps:", "pause: {clock: freeze}\nsteps:")
+    (id_,) = enter(database, frozen)
+    scan(planner)
+    shut(database)
+    past(database, 5)
+    run(database, "UPDATE enrollment SET due_at = clock_timestamp()")
+    scan(planner)
+    assert run(database, "SELECT parked_from IS NOT NULL FROM enrollment")[0][0]
+    run(database, "UPDATE subscriber SET zone = 'Asia/Tokyo'")
+    assert planner.meanwhile() == 0
+    assert run(database, "SELECT count(*) FROM zone_change")[0][0] == 0
+    resume(database)
+    scan(planner)
+    due, zone, wall = waiting(database, id_)
+    assert zone == "Asia/Tokyo"
+    assert wall.endswith("T09:30:00")
+    assert due == resolve(dt.datetime.fromisoformat(wall), "Asia/Tokyo")
+    assert due > dt.datetime.now(dt.UTC) + dt.timedelta(hours=4)
+
+
 def test_a_frozen_pause_does_not_count_against_the_life_of_a_mail(
     database: Database, planner: Planner
 ) -> None:

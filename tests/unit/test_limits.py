@@ -8,10 +8,13 @@ from datetime import datetime, time, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from schedules.definition import CatchUp, SendStep, Sequence, Timezone
 from schedules.limits import Cap, Hours, Limits, SendWindow
 from schedules.loader import DefinitionError, loads
+from schedules.localtime import local
 from tasks.sequence.decisions import sentence
 from tasks.sequence.engine import Facts, HandOff, Plan, Position, Postpone, Wait, plan
 from tasks.sequence.planned import Taken
@@ -240,3 +243,63 @@ def test_a_cap_that_was_met_at_night_keeps_how_long_it_has_waited() -> None:
     assert isinstance(night, Postpone)
     assert night.rule["by"] == "quiet_hours"
     assert night.rule["capped_since"] == noon.isoformat()
+
+
+def test_who_waits_for_a_slot_is_looked_at_often_and_the_log_says_so_once() -> None:
+    first = plan(CAPPED, at(NOW), facts(NOW, DAY, under_way=1))
+    assert isinstance(first.rest, Postpone)
+    again = plan(CAPPED, stored(first.rest), facts(first.rest.until, DAY, under_way=1))
+    assert [len(made.decisions) for made in (first, again)] == [1, 0]
+    assert isinstance(again.rest, Postpone)
+    assert again.rest.until == NOW + 2 * HOUR
+
+
+CLOCKS = st.tuples(st.integers(0, 47), st.integers(0, 47)).filter(lambda two: two[0] != two[1])
+
+
+@given(
+    CLOCKS,
+    CLOCKS,
+    st.sets(st.integers(0, 6), min_size=1),
+    st.integers(1, 3),
+    st.lists(st.integers(0, 14 * 24), max_size=4),
+    st.integers(0, 2),
+    st.integers(0, 2),
+    st.integers(0, 400 * 24 * 4),
+    st.sampled_from(["Europe/Berlin", "America/New_York", "Asia/Kolkata", "Mars/Olympus"]),
+)
+def test_no_mail_is_handed_over_at_the_wrong_hour_or_beyond_the_cap(
+    quiet: tuple[int, int],
+    window: tuple[int, int],
+    days: set[int],
+    most: int,
+    ago: list[int],
+    under_way: int,
+    rivals: int,
+    quarter: int,
+    zone: str,
+) -> None:
+    hours = [Hours(*(time(n // 2, n % 2 * 30) for n in pair)) for pair in (quiet, window)]
+    limits = Limits(hours[0], SendWindow(tuple(sorted(days)), hours[1]), Cap(most, 7 * DAY))
+    assume(any(limits.open_at(NOW.replace(tzinfo=None) + n * HOUR / 2) for n in range(336)))
+    now = NOW + timedelta(minutes=15) * quarter
+    spent = facts(now, *(n * HOUR for n in ago), under_way=under_way, rivals=rivals)
+    sequence = replace(CAPPED, limits=limits)
+    rest = plan(sequence, at(now, zone=zone), spent).rest
+    there = "Europe/Berlin" if zone.startswith("Mars") else zone
+    room = sum(n < 7 * 24 for n in ago) + under_way + rivals < most
+    is_open = limits.open_at(local(now, there))
+    assert isinstance(rest, HandOff) == (is_open and room)
+    if isinstance(rest, Postpone):
+        assert rest.until > now
+        if not is_open:
+            assert limits.open_at(local(rest.until, there))
+            moment = now
+            while moment < rest.until:
+                assert not limits.open_at(local(moment, there))
+                moment += timedelta(minutes=15)
+    elif isinstance(rest, HandOff):
+        for begin, end in rest.allowed:
+            assert now <= begin < end <= rest.expires_at
+            assert limits.open_at(local(begin, there))
+            assert limits.open_at(local(end - timedelta(seconds=1), there))

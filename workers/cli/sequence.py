@@ -189,7 +189,10 @@ def pause(
 
 @sequence.command(epilog="Examples:\n\ndripfleet sequence resume win-back")
 def resume(key: str = typer.Argument(help="Of the sequence.")) -> None:
-    """Let a paused sequence go on; what was held is due at the time it was."""
+    """Let a paused sequence go on; what was held is due at the time it was.
+
+    Where `pause: {clock: freeze}` stands in its file, it is due as much later as the pause was long.
+    """
     from tasks.moves import pause as moves
     from tasks.sequence.catalog import require
 
