@@ -10,12 +10,12 @@ from sqlalchemy import Connection, text
 # in id order, and never waiting; one that is locked comes at the end of its lead.
 WAKE = text("""
 WITH held AS MATERIALIZED (
-    SELECT e.id FROM enrollment e
-    WHERE e.id = ANY(ARRAY(
-            SELECT a.enrollment_id FROM asked a WHERE a.key = ANY(CAST(:keys AS bytea[]))))
+    SELECT e.id FROM asked a
+    JOIN enrollment e ON e.id = a.enrollment_id AND e.step_id = a.step_id
+    WHERE a.key = ANY(CAST(:keys AS bytea[]))
       AND e.active AND e.step_started_at IS NULL AND e.wait_rule ->> 'by' = 'words'
       AND e.due_at > (SELECT clock_timestamp()) AND e.parked_from IS NULL
-    ORDER BY e.id FOR NO KEY UPDATE SKIP LOCKED)
+    ORDER BY e.id FOR NO KEY UPDATE OF e SKIP LOCKED)
 UPDATE enrollment e SET due_at = clock_timestamp() FROM held WHERE e.id = held.id
 """)
 

@@ -63,12 +63,12 @@ class Line:
 
 def report(connection: Connection, key: str | None = None) -> list[Line]:
     """A line a sequence that asked for words; `key` for one alone."""
-    ends: dict[str, dict[str, int]] = {}
+    handed_over: dict[str, dict[str, int]] = {}
     for row in connection.execute(ENDS, {"key": key}):
-        ends.setdefault(row.sequence_key, {})[row.outcome] = row.n
+        handed_over.setdefault(row.sequence_key, {})[row.outcome] = row.n
     made = []
     for row in connection.execute(TEXTS, {"key": key}):
-        counted = dict(ends.get(row.sequence_key, {}))
+        counted = dict(handed_over.get(row.sequence_key, {}))
         mails = counted.pop("model", 0)
         cost = row.cost / MILLION
         made.append(
@@ -92,6 +92,12 @@ def report(connection: Connection, key: str | None = None) -> list[Line]:
             )
         )
     return made
+
+
+def ends(connection: Connection) -> dict[tuple[str, str], int]:
+    """(sequence, outcome) → mails handed over, ever; ``model``, or why with the template's own words."""
+    rows = connection.execute(ENDS, {"key": None})
+    return {(row.sequence_key, row.outcome): row.n for row in rows}
 
 
 def spent_today(connection: Connection) -> dict[str, tuple[float, float]]:

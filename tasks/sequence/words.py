@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from tasks.sequence.planned import Words
 from tasks.wording import key_of
 
 BATCH: Final = 2000
+SWEEP_EVERY: Final = 60.0  # seconds: it walks everybody who waits for words
 LOCK_SPACE: Final = 0x776F7264  # "word": who asks, asks alone
 
 log = structlog.get_logger()
@@ -171,6 +173,7 @@ class Asker:
     def __init__(self, database: Database, model: str) -> None:
         self._database = database
         self._model = model
+        self._sweep_at = 0.0
         # A version never changes, nor what a hash stands for.
         self._sequence = lru_cache(maxsize=256)(
             lambda key, version, text: Sequence.from_json(json.loads(text))
@@ -187,7 +190,9 @@ class Asker:
                 return 0
             if not connection.execute(ALONE, {"space": LOCK_SPACE}).scalar_one():
                 return 0
-            connection.execute(LEFT, {"n": n})
+            if time.monotonic() >= self._sweep_at:
+                self._sweep_at = time.monotonic() + SWEEP_EVERY
+                connection.execute(LEFT, {"n": n})
             rows = connection.execute(NEAR, _near(wanted) | {"n": n}).all()
             if not rows:
                 return 0

@@ -66,6 +66,9 @@ def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
             )
         )
         regions.move(connection, "transactional", "eu")
+        connection.execute(
+            text("INSERT INTO word_count VALUES ('one-mail', 'mail', 1, 'model', 3)")
+        )
         connection.execute(text("INSERT INTO tick VALUES ('upkeep.reap', clock_timestamp())"))
     registry = registered(FleetCollector(fleet.database, valkey_url))
     found = {family.name: family for family in registry.collect()}
@@ -75,6 +78,8 @@ def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
         assert found[family.name].samples, f"{family.name} says nothing"
         for sample in found[family.name].samples:
             assert tuple(sample.labels) == family.labels
+    worded = {"sequence": "one-mail", "outcome": "model"}
+    assert registry.get_sample_value("dripfleet_fleet_words", worded) == 3
     ended = {"sequence": "one-mail", "step": "mail", "outcome": "sent"}
     assert registry.get_sample_value("dripfleet_fleet_outcomes", ended) == 3
     assert registry.get_sample_value("dripfleet_fleet_workers", {"pool": "send"}) == 1

@@ -25,14 +25,18 @@ REGION = "\n                  AND t.region IS NOT DISTINCT FROM CAST(:region AS 
 
 
 HELD = re.compile(r"LATERAL \(SELECT r\.state = 'scheduled' AND \(.*?\) AS held\) h", re.DOTALL)
+WORDS = re.compile(
+    r",? words(?=[,)])| CAST\(r\.words AS jsonb\),|,\s+CAST\(:words AS text\[\]\)"
+    r"|\s+\|\| CASE WHEN m\.words IS NULL THEN .*? END(?=\))"
+)
 COUNTED = re.compile(r"\n +deferrals = m\.deferrals \+ [^\n]*,")
 
 
 def earlier(statement: object) -> str:
-    """A statement as it was before a stream had a region, a mail deferrals, a fleet quarantines."""
+    """A statement as it was before a stream had a region, a mail deferrals and words, a fleet quarantines."""
     told = str(statement)
     was = HELD.sub("LATERAL (SELECT false AS held) h", COUNTED.sub("", told)).replace(REGION, "")
-    was = was.replace("least(m.deferrals, 20)", "least(m.attempts, 20)")
+    was = WORDS.sub("", was).replace("least(m.deferrals, 20)", "least(m.attempts, 20)")
     assert was != told, "nothing of it is new"
     return was
 

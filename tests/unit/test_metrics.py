@@ -251,6 +251,7 @@ def test_the_dashboard_asks_for_metrics_that_exist_and_for_each_one_of_them() ->
         "dripfleet_fleet_postgres_up", "dripfleet_fleet_redis_up", "dripfleet_fleet_look_seconds",
         "dripfleet_fleet_exact", "dripfleet_fleet_to_plan", "dripfleet_fleet_canary_seconds",
         "dripfleet_fleet_sequence_paused", "dripfleet_claimed_total", "dripfleet_journal_torn",
+        "dripfleet_fleet_words", "dripfleet_fleet_model_spend",
     }  # fmt: skip
     assert {f.name for f in ALL} - shown == unseen
 

@@ -71,6 +71,8 @@ FLEET: Final = (
     Family("dripfleet_fleet_tick_seconds", "gauge", ("tick",), "since a tick's work was last done"),
     Family("dripfleet_fleet_schedule_lag_seconds", "gauge", ("schedule",), "how long the oldest fire that is due, or not done yet, waits; 0: none does"),
     Family("dripfleet_fleet_stream_paused", "gauge", ("stream",), "1: the stream is paused"),
+    Family("dripfleet_fleet_words", "gauge", ("sequence", "outcome"), "mails handed over with a model's words (outcome: model), or with the template's own, by reason"),
+    Family("dripfleet_fleet_model_spend", "gauge", ("state",), "what words cost today, a day of UTC, in the currency of the price table; state: reserved, settled"),
     Family("dripfleet_fleet_sequence_paused", "gauge", ("sequence",), "1: the sequence is paused"),
 )  # fmt: skip
 """What `dripfleet metrics` says of all of it."""

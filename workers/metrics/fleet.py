@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.session import Database
 from tasks.names import POOLS, QUEUE_OF
+from tasks.personalize import report as words
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
@@ -151,6 +152,9 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
     yield gauge(
         "dripfleet_fleet_stream_paused", {(s.key,): s.paused_at is not None for s in streams}
     )
+    yield gauge("dripfleet_fleet_words", {(*key,): n for key, n in words.ends(connection).items()})
+    reserved, settled = words.spent_today(connection).get("all", (0.0, 0.0))
+    yield gauge("dripfleet_fleet_model_spend", {("reserved",): reserved, ("settled",): settled})
     yield gauge(
         "dripfleet_fleet_sequence_paused", {(q.key,): q.paused_at is not None for q in sequences}
     )
