@@ -93,7 +93,10 @@ class Conversion(Base):
     """The first event of the goal of an enrollment, held out or not."""
 
     __tablename__ = "conversion"
-    __table_args__ = (Index("conversion_sequence_key_idx", "sequence_key"),)
+    __table_args__ = (
+        Index("conversion_sequence_key_idx", "sequence_key"),
+        Index("conversion_subscriber_id_idx", "subscriber_id"),
+    )
     enrollment_id: Mapped[BigInt] = mapped_column(
         ForeignKey("enrollment.id"), primary_key=True, autoincrement=False
     )

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -143,6 +143,18 @@ class Entry:
 
 BY_HAND: Final = Entry()
 """The entry of a sequence that says no more than that people are enrolled."""
+
+
+def asked_at_the_door(entry: Entry) -> Iterator[tuple[tuple[str, ...], Expression]]:
+    """Yield each expression of an entry, and its place in a file."""
+    trigger = entry.trigger
+    if isinstance(trigger, ScheduleTrigger) and trigger.audience is not None:
+        yield ("entry", "trigger", "audience"), trigger.audience
+    for key, rule in (("filter", entry.filter), ("dedupe_key", entry.dedupe_key)):
+        if rule is not None:
+            yield ("entry", key), rule
+    if entry.where is not None:
+        yield ("entry", "trigger", "where"), entry.where
 
 
 def parse_rate(text: str) -> Rate:

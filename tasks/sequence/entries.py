@@ -39,6 +39,11 @@ JOIN sequence q ON q.key = r.sequence_key
 JOIN sequence_version v ON v.sequence_key = q.key AND v.version = q.version
 WHERE r.subscriber_id = :id AND (CAST(:key AS text) IS NULL OR r.sequence_key = :key) ORDER BY r.id
 """)
+CONVERSIONS = text("""
+SELECT c.sequence_key, c.occurred_at, c.value, x.name FROM conversion c
+LEFT JOIN event x ON x.id = c.event_id AND x.occurred_at = c.occurred_at
+WHERE c.subscriber_id = :id AND (CAST(:key AS text) IS NULL OR c.sequence_key = :key)
+""")
 REFUSALS = text("""
 SELECT sequence_key, reason, n, first_at, last_at, detail FROM entry_refusal
 WHERE subscriber_id = :id AND (CAST(:key AS text) IS NULL OR sequence_key = :key) ORDER BY last_at
@@ -114,6 +119,17 @@ def refused_lines(connection: Connection, values: dict[str, Any]) -> list[tuple[
         often = f" ({row.n} times since {stamp(row.first_at)})" if row.n > 1 else ""
         said = f"did not come in: {why_not(row.reason, row.detail)}{often}"
         found.append((row.last_at, row.sequence_key, said))
+    return found
+
+
+def converted_lines(connection: Connection, values: dict[str, Any]) -> list[tuple[Any, str, str]]:
+    """When, in which sequence, and by what somebody reached its goal."""
+    found = []
+    for row in connection.execute(CONVERSIONS, values):
+        worth = "" if row.value is None else f", worth {row.value.normalize():f}"
+        found.append(
+            (row.occurred_at, row.sequence_key, f"converted: {row.name or 'an event'}{worth}")
+        )
     return found
 
 

@@ -165,7 +165,10 @@ def explain(
         kind = "exited" if row.kind == "exit" else row.kind
         said = sentence(kind, row.step_id, row.reason, row.detail)
         lines.append(Line(row.at, row.sequence_key, said, row.step_id))
-    for at, sequence, said in entries.refused_lines(connection, values):
+    lines_of_entry = (entries.refused_lines, entries.converted_lines)
+    for at, sequence, said in (
+        each for tell in lines_of_entry for each in tell(connection, values)
+    ):
         lines.append(Line(at, sequence, said))
     lines.sort(key=lambda line: line.at)
     told = list(_next(person, suppressions, enrollments, messages, key))

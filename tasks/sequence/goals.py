@@ -18,11 +18,19 @@ from schedules import definition
 from schedules.expression.evaluate import LARGEST, Known, evaluate
 
 AFTER_ENTRY: Final = """
-    CASE WHEN e.triggered_at IS NOT NULL THEN x.occurred_at > e.triggered_at
-    ELSE x.recorded_at > e.entered_at AND x.occurred_at > e.entered_at - CASE
-        WHEN date_trunc('day', x.occurred_at, 'UTC') = x.occurred_at THEN interval '1 day'
-        ELSE interval '0' END END"""
-"""SQL: the event ``x`` happened after the entry ``e``."""
+    x.occurred_at > coalesce(e.triggered_at, e.entered_at - interval '1 day')
+    AND (e.triggered_at IS NOT NULL OR (x.recorded_at > e.entered_at AND (
+        x.occurred_at > e.entered_at
+        OR x.occurred_at = date_trunc('day', x.occurred_at, 'UTC'))))"""
+"""SQL: the event ``x`` happened after the entry ``e``; its first line bounds the months looked at."""
+
+OF_NEWS: Final = """
+unnest(CAST(:ids AS bigint[]), CAST(:occurred AS timestamptz[])) AS n (id, at)
+CROSS JOIN LATERAL (
+    SELECT y.* FROM event y WHERE y.id = n.id AND y.occurred_at = n.at OFFSET 0) x
+CROSS JOIN LATERAL (
+    SELECT y.* FROM enrollment y WHERE y.subscriber_id = x.subscriber_id OFFSET 0) e"""
+"""SQL: events by id, and whoever's enrollments; in this order, whatever the statistics say."""
 
 _REACHED = """
 SELECT e.id, e.sequence_key, e.sequence_version, e.subscriber_id, x.id AS event_id, x.occurred_at,
@@ -36,9 +44,7 @@ WHERE {after}
 # By events that came in just now, of whoever is in a sequence or was.
 BY_EVENT = text(
     _REACHED.format(
-        chosen="""unnest(CAST(:ids AS bigint[]), CAST(:occurred AS timestamptz[])) AS n (id, at)
-JOIN event x ON x.id = n.id AND x.occurred_at = n.at
-JOIN enrollment e ON e.subscriber_id = x.subscriber_id""",
+        chosen=OF_NEWS,
         after=AFTER_ENTRY,
     )
 )
@@ -46,8 +52,11 @@ JOIN enrollment e ON e.subscriber_id = x.subscriber_id""",
 BY_ENTRY = text(
     _REACHED.format(
         chosen="""unnest(CAST(:ids AS bigint[])) AS n (id)
-JOIN enrollment e ON e.id = n.id AND e.triggered_at IS NOT NULL
-JOIN event x ON x.subscriber_id = e.subscriber_id AND x.occurred_at > e.triggered_at""",
+CROSS JOIN LATERAL (
+    SELECT y.* FROM enrollment y WHERE y.id = n.id AND y.triggered_at IS NOT NULL OFFSET 0) e
+CROSS JOIN LATERAL (
+    SELECT y.* FROM event y
+    WHERE y.subscriber_id = e.subscriber_id AND y.occurred_at > e.triggered_at OFFSET 0) x""",
         after=AFTER_ENTRY,
     )
 )

@@ -39,12 +39,10 @@ SELECT EXISTS (SELECT 1 FROM event_news) OR EXISTS (
 # Whoever is in a version with an exit rule of that event, unless it happened before they entered.
 LEAVING = text(f"""
 SELECT DISTINCT e.id, e.sequence_key, e.sequence_version, x.name
-FROM unnest(CAST(:ids AS bigint[]), CAST(:occurred AS timestamptz[])) AS n (id, at)
-JOIN event x ON x.id = n.id AND x.occurred_at = n.at
-JOIN enrollment e ON e.subscriber_id = x.subscriber_id AND e.active
+FROM {goals.OF_NEWS}
 JOIN sequence_watch w ON w.kind = 'exit' AND w.sequence_key = e.sequence_key
     AND w.version = e.sequence_version AND w.name = x.name
-WHERE {goals.AFTER_ENTRY}
+WHERE e.active AND {goals.AFTER_ENTRY}
 """)
 LISTENING = text("""
 SELECT w.name, w.sequence_key, w.version FROM sequence_watch w

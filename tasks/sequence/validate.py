@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from schedules.definition import BranchStep, SendStep, Sequence, UpdateStep
+from schedules.entry import asked_at_the_door
 from schedules.expression import Expression
 from schedules.findings import Finding, Located, Path
 from schedules.kinds import needs_of
@@ -57,6 +58,8 @@ def validate(
 
 def _topics(sequence: Sequence) -> Iterator[tuple[Path, str]]:
     """Yield each topic that a step or rule names, and where; the sequence's own is not among them."""
+    for path, rule_ in asked_at_the_door(sequence.entry):
+        yield from ((path, topic) for topic in sorted(rule_.needs.topics))
     for index, rule in enumerate(sequence.exits):
         yield from ((("exit", index, "when"), topic) for topic in sorted(needs_of(rule).topics))
     for index, step in enumerate(sequence.steps):

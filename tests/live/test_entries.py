@@ -18,7 +18,9 @@ from tasks.sequence import cron, crontab, fire, news, own_lines, timetable
 from tasks.sequence.enroll import enroll_all
 from tasks.sequence.entries import door as stands
 from tasks.sequence.explain import explain
+from tasks.upkeep.overview import overview
 from tests.live.door import PAUSED, Door
+from workers.doctor import standing
 
 LATE = (
     "INSERT INTO event (subscriber_id, name, occurred_at)"
@@ -419,6 +421,24 @@ def test_the_older_schema_takes_the_door_away_and_the_newer_one_finds_what_liste
     assert door.run("SELECT FROM schedule") == []
     migrate(door.database)
     assert own_lines.sync(door.database) == 1
+
+
+def test_who_asks_is_counted_and_who_waits_for_nobody_knows_what_is_a_finding(door: Door) -> None:
+    door.sequence()
+    door.sequence(f"{PAUSED}, admission: {{max_active: 1}}", key="narrow")
+    for who in door.people:
+        door.event(who)
+    door.act()
+    with door.database.transaction() as connection:
+        asking = {each.key: each.asking for each in overview(connection).sequences}
+        assert asking == {"door": 0, "narrow": 3}
+        # Waiting for a place is no fault, however long.
+        connection.execute(text("UPDATE entry_request SET look_at = now() - interval '1 day'"))
+        assert [found.severity for found in standing.entries(connection)] == ["fine"]
+    door.event(door.people[0], late=86_400)
+    with door.database.transaction() as connection:
+        [found] = standing.entries(connection)
+    assert found.severity == "error" and "waits for 1 d" in found.says
 
 
 def test_the_task_of_the_door_has_the_sequence_pool() -> None:

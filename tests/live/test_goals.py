@@ -11,6 +11,7 @@ from sqlalchemy import text
 from models.session import Database
 from schedules.goal import Holdout
 from tasks.sequence.enroll import enroll_all
+from tasks.sequence.explain import explain
 from tasks.sequence.report import HELD_OUT, parameters, report
 from tests.live.door import Door
 
@@ -81,6 +82,10 @@ def test_after_the_hand_off_it_is_counted_and_the_rest_is_cancelled(door: Door) 
     # What has permission for its dot cannot be called back; what would have come after it can.
     assert ends(door)[one] == "converted" and sorted(states(door))[0] == "armed"
     assert conversions(door) == [(one, Decimal("9.5"))]
+    with door.database.transaction() as connection:
+        told = [line.text for line in explain(connection, one).lines]
+    assert "converted: purchase, worth 9.5" in told
+    assert "left the sequence at mail: converted (purchase happened)" in told
 
 
 def test_a_conversion_from_before_the_entry_neither_ends_nor_counts(door: Door) -> None:

@@ -19,7 +19,8 @@ from schedules.expression import read
 from schedules.expression.evaluate import STALE
 from schedules.findings import DefinitionError
 from schedules.goal import Holdout
-from schedules.loader import loads
+from schedules.loader import loads, reads
+from tasks.sequence.validate import validate
 from tasks.sequence.verdict import Asking, Enter, Hold, Refuse, judge, waits_for, why_not
 
 HEAD = """key: winback
@@ -110,6 +111,20 @@ def test_a_mistake_is_named_with_its_place(text: str, expected: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         loads(HEAD + text + STEPS, "f")
     assert len([f for f in caught.value.findings if expected in str(f)]) == 1
+
+
+def test_a_topic_that_the_door_asks_for_and_nobody_can_opt_in_to_is_named() -> None:
+    text_ = (
+        HEAD + "entry:\n  trigger: {event: a, where: topic('w') and event.x}\n"
+        "  filter: topic('f')\n" + STEPS
+    )
+    found = validate(
+        reads(text_, "f").sequence,
+        reads(text_, "f").located,
+        template_exists=lambda name: True,
+        topic_exists=lambda key: key == "news",
+    )
+    assert [(f.line, f.message.split()[1]) for f in found] == [(7, "'w'"), (8, "'f'")]
 
 
 def test_a_transactional_sequence_has_no_holdout() -> None:

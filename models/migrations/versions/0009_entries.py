@@ -137,6 +137,7 @@ CREATE TABLE conversion (
     CONSTRAINT conversion_enrollment_id_fkey FOREIGN KEY (enrollment_id) REFERENCES enrollment (id)
 );
 CREATE INDEX conversion_sequence_key_idx ON conversion (sequence_key);
+CREATE INDEX conversion_subscriber_id_idx ON conversion (subscriber_id);
 """
 
 
