@@ -23,7 +23,7 @@ COLUMNS = (
 def register(sequence: typer.Typer) -> None:
     """Add `plan` to the commands of `dripfleet sequence`."""
     sequence.command(
-        epilog="Examples:\n\ndripfleet sequence plan winback.yaml\n\n"
+        epilog="Examples:\n\ndripfleet sequence plan winback.yaml --templates ./templates\n\n"
         "dripfleet sequence plan schedules/sequences/*.yaml --json",
     )(plan)
 
