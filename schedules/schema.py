@@ -53,7 +53,7 @@ class _Shape:
 
     keys: dict[Place, dict[str, None]] = field(default_factory=dict)
     takes: dict[Place, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
-    needed: dict[Place, list[set[str]]] = field(default_factory=dict)
+    needed: dict[Place, dict[Path, set[str]]] = field(default_factory=dict)
 
     def table(self, path: Path, keys: tuple[str, ...]) -> None:
         self.keys.setdefault(_place(path), {}).update(dict.fromkeys(keys))
@@ -63,8 +63,9 @@ class _Shape:
         told = self.takes.setdefault(place, {}).setdefault(key, [])
         if takes not in told:
             told.append(dict(takes))
+        needed = self.needed.setdefault(place, {}).setdefault(path, set())
         if required:
-            self.needed.setdefault(place, []).append({key})
+            needed.add(key)
 
     def of(self, place: Place) -> dict[str, Any]:
         """Return the schema of the mapping at a place."""
@@ -81,11 +82,10 @@ class _Shape:
             "additionalProperties": False,
             "properties": {name: _any(self._key(place, name)) for name in known},
         }
-        # Of what only some entries of a list need, none is needed by all of them.
-        shared = place[-1:] != ("*",)
-        needed = sorted({name for names in self.needed.get(place, []) for name in names})
-        if needed and shared:
-            found["required"] = needed
+        # What only some of the mappings at this place need is needed by none of the others.
+        needed = list(self.needed.get(place, {}).values())
+        if always := sorted(set.intersection(*needed)) if needed else []:
+            found["required"] = always
         return found
 
     def _key(self, place: Place, name: str) -> list[dict[str, Any]]:

@@ -86,6 +86,7 @@ class Edit:
     _same: dict[tuple[int, str], bool] = field(default_factory=dict)
     _ahead: dict[tuple[Any, ...], tuple[str, ...]] = field(default_factory=dict)
     _survivor: dict[tuple[int, str], str | None] = field(default_factory=dict)
+    _needs: dict[tuple[int, str], Needs | None] = field(default_factory=dict)
     _moved: dict[tuple[int, str, str], frozenset[str]] = field(default_factory=dict)
     _staying: Sequence = field(init=False)
 
@@ -124,14 +125,16 @@ class Edit:
             return self._retimed(stand, now, known)
         return Landing("kept", step_id, begun, at, stand.rule, lands=step_id)
 
-    def needs(self, stand: Stand) -> Needs:
-        """Return what `land` must know of somebody."""
-        step = self.new.step(stand.step_id) if stand.step_id is not None else None
-        if stand.started_at is None or not isinstance(step, WaitStep):
-            return Needs()
-        if self.unchanged(stand.version, step.id):
-            return Needs()
-        return needs_of(step)
+    def needs(self, stand: Stand) -> Needs | None:
+        """Return what `land` must know of somebody; None: nothing."""
+        if stand.started_at is None or stand.step_id is None:
+            return None
+        key = stand.version, stand.step_id
+        if key not in self._needs:
+            step = self.new.step(stand.step_id)
+            timed = isinstance(step, WaitStep) and not self.unchanged(*key)
+            self._needs[key] = (needs_of(step) or None) if timed and step is not None else None
+        return self._needs[key]
 
     def survivor(self, version: int, step_id: str) -> str | None:
         """Return the first step of the new version on the default way behind a deleted one."""

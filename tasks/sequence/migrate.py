@@ -149,7 +149,8 @@ def edit(
         effect.stay = connection.execute(PINNED, asked).scalar_one()
         effect.steps = list(_steps(new, current, []).values())
         return effect
-    old = {}
+    # Whoever comes in while this one is written goes by the one before it.
+    old = {version - 1: current}
     for row in connection.execute(DEFINITIONS, asked):
         try:
             old[row.version] = Sequence.from_json(row.definition)

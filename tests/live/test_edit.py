@@ -132,6 +132,25 @@ def test_a_wait_that_is_over_by_the_new_rule_ends_now_and_not_before(database: D
     assert seeds.states(database) == {"scheduled": 3}
 
 
+def test_a_date_that_is_waited_for_is_read_anew(database: Database) -> None:
+    date = '  - {id: wait, wait: {until_date: {attribute: trial, at: "09:30", missing: exit}}}\n'
+    [with_date, without] = people(database, text_of(date, B), 2)
+    stand(database, "wait")
+    execute(
+        database,
+        'UPDATE subscriber SET attributes = \'{"trial"\\: "2099-07-01"}\' WHERE id = :id',
+        id=with_date,
+    )
+    effect = published(database, text_of(date.replace("09:30", "10:30"), B)).effect
+    assert effect is not None and (effect.retimed, effect.due_now) == (2, 1)
+    found = dict(rows(database, "SELECT subscriber_id, due_at FROM enrollment"))
+    assert found[with_date] == dt.datetime(2099, 7, 1, 8, 30, tzinfo=dt.UTC)
+    planner(database).scan()
+    assert rows(database, "SELECT subscriber_id, end_reason FROM enrollment WHERE NOT active") == [
+        (without, "no_date")
+    ]
+
+
 def test_more_mails_at_once_than_the_file_allows_want_a_word(database: Database) -> None:
     people(database, text_of(A, WAIT, B))
     stand(database, "wait", since="36 hours", due="12 hours")

@@ -95,7 +95,8 @@ def test_another_fallback_zone_times_local_waits_anew_and_no_others() -> None:
 
 def test_a_date_is_asked_for_again_and_who_has_none_is_looked_at_now() -> None:
     rules = edit(of(DATE, B), of(DATE.replace("09:30", "10:30"), B))
-    assert rules.needs(stand("d")).subscriber
+    needs = rules.needs(stand("d"))
+    assert needs is not None and needs.subscriber
     assert not rules.needs(stand("d", started_at=None))
     assert not rules.needs(stand("b"))
     known = Known(NOW, {"trial": "2026-03-20"})

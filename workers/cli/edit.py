@@ -23,7 +23,7 @@ COLUMNS = (
 def register(sequence: typer.Typer) -> None:
     """Add `plan` to the commands of `dripfleet sequence`."""
     sequence.command(
-        epilog="Examples:\n\ndripfleet sequence plan winback.yaml\n\n"
+        epilog="Examples:\n\ndripfleet sequence plan winback.yaml --templates ./templates\n\n"
         "dripfleet sequence plan schedules/sequences/*.yaml --json",
     )(plan)
 
@@ -76,8 +76,8 @@ def show(planned: Published) -> None:
         emit(steps, columns=COLUMNS[:2])
 
 
-def in_words(effect: Effect) -> str:
-    """Return what an edit does, in one sentence."""
+def in_words(effect: Effect, *, done: bool = False) -> str:
+    """Return what an edit would do, or did, in one sentence."""
     if effect.enrolled == "pin":
         return (
             f"{number(effect.stay)} under way keep the version they go by (publish: enrolled: pin)"
@@ -88,7 +88,7 @@ def in_words(effect: Effect) -> str:
     told += [f"{number(n)} {word}" for word, n in (
         ("moved", effect.moved), ("retimed", effect.retimed), ("removed", effect.removed),
     ) if n]  # fmt: skip
-    told.append(f"would become due now: {number(effect.due_now)}")
+    told.append(f"{'due now' if done else 'would become due now'}: {number(effect.due_now)}")
     if effect.due_now:
         told.append(f"{number(effect.immediate_sends)} of them with a mail")
     told.append(f"mails in the next 24 h: {number(effect.mails_24h)}")

@@ -118,7 +118,7 @@ def apply(
             if done.templates:
                 news += f"; new sources for {', '.join(done.templates)}"
             if done.effect is not None and (done.effect.people or done.effect.stay):
-                news += f"; {edit.in_words(done.effect)}"
+                news += f"; {edit.in_words(done.effect, done=True)}"
             say(f"{done.key}: {news}")
     if as_json or not sys.stdout.isatty():
         emit(published, as_json=True)

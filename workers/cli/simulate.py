@@ -28,7 +28,7 @@ def register(sequence: typer.Typer) -> None:
         epilog="Examples:\n\ndripfleet sequence simulate winback.yaml --subscribers 10000 --days 60\n\n"
         "dripfleet sequence simulate winback.yaml --subscribers people.csv --open 0.4 --click 0.1"
         " --convert purchase=0.03\n\n"
-        "dripfleet sequence simulate winback.yaml --seed 7 --golden winback.json",
+        "dripfleet sequence simulate winback.yaml --seed 7 --over 2d --json",
     )(simulate)
 
 
