@@ -1,6 +1,6 @@
 """The JSON Schema of a sequence file, for editors: what the reader itself looks for.
 
-Nothing is written down twice. The reader reads `SAMPLE`, in which everything stands once, and tells
+Nothing is written down twice. The reader reads `SAMPLE`, in which nearly everything stands, and tells
 what it looks for: which keys a mapping takes, which of them it needs, and what each may be. A key
 that the reader learns is in the schema; only a mapping that stands nowhere in the sample is open.
 """
@@ -25,35 +25,72 @@ class: marketing
 topic: news
 priority: 50
 timezone: {source: subscriber, fallback: Europe/Berlin}
-entry: {manual: true}
+entry:
+  trigger: {event: subscription.paused, where: "event.plan != 'free'", max_age: 7d}
+  filter: "score('churn', max_age='24h') >= 0.6"
+  on_stale_score: skip
+  dedupe_key: "event.pause_id"
+  reentry: {policy: after_exit, cooldown: 90d, max_entries: 3, while_active: ignore}
+  admission: {max_active: 50000, rate: 2000/h}
 exit:
   - {event: purchase, reason: converted}
   - {when: "sub.status != 'subscribed'", reason: gone}
   - {after: 45d, reason: expired}
-catch_up: {max_lateness: 6h, on_late: skip, spread: 30m}
+goal: {event: subscription.resumed, window: 21d, value: event.mrr}
+holdout: {percent: 10, salt: sample-2026}
+catch_up: {fires: latest, max_lateness: 6h, on_late: skip, spread: 30m}
+limits:
+  quiet_hours: {from: "21:00", to: "08:00", on_hit: next_allowed}
+  send_window: {days: [mon, tue, wed, thu, fri], from: "08:00", to: "19:00"}
+  cap: {max: 2, per: 7d, scope: topic, on_hit: wait, give_up_after: 3d}
+pause: {clock: run}
 publish: {enrolled: migrate, content: follow, deleted_step: finish_wait, max_immediate_sends: 5000}
 steps:
-  - {id: hello, send: {template: sample/hello}, on_fail: end, max_lateness: 12h, on_late: skip}
+  - {id: hello, send: {template: sample/hello, personalize: {prompt: sample/hello, lead: 30m, on_fail: template, per: person}}, on_fail: end, max_lateness: 12h, on_late: skip}
   - {id: pause, wait: {delay: 3d}}
   - {id: local, wait: {calendar_days: 2, at: "09:30"}}
   - {id: date, wait: {until_date: {attribute: trial_ends, offset: -3d, at: "09:30", missing: skip}}}
+  - {id: click, wait: {until_event: email.clicked, of: hello, ignore_bots: true, timeout: 3d}, paths: {event: ask, timeout: ask}}
   - id: ask
     branch:
       - {if: "score('churn', max_age='24h') >= 0.8", next: note}
       - {else: end}
     on_stale: note
-  - {id: note, update: {set: {tried: true, visits: {expression: sub.visits + 1}}, topics: {news: true}}, next: end}
+  - {id: note, update: {set: {tried: true, visits: {expression: sub.visits + 1}}, topics: {news: true}}, next: call}
+  - {id: call, webhook: {to: crm, fields: [plan]}}
   - {id: end, exit: {reason: completed}}
 """
+
+# Another way to say the same, and mappings that leave out what they may.
+OTHERS: Final = (
+    """
+entry: {trigger: {event: purchase}, reentry: {policy: never}, admission: {rate: 2000/h}}
+goal: {event: purchase, window: 1d}
+steps:
+  - {id: a, send: {template: sample/a, personalize: {prompt: sample/a}}}
+""",
+    """
+timezone: {source: subscriber, fallback: UTC}
+entry: {trigger: {schedule: "0 9 * * MON", zone: Europe/Berlin, audience: lapsed}}
+steps:
+  - {id: a, send: {template: sample/a, personalize: {prompt: sample/a, per: segment, segment: value}}}
+""",
+    "entry: {trigger: {segment: lapsed, edge: join}, admission: {max_active: 5}}\nsteps: []\n",
+    "entry: {trigger: {manual: true}, filter: sub.x}\nsteps: []\n",
+    "entry: {manual: true}\nsteps: []\n",
+    # Which lists are asked for where there are none.
+    "key: sample\n",
+)
 
 
 @dataclass(slots=True)
 class _Shape:
     """What was looked for, by place."""
 
+    document: int = 0
     keys: dict[Place, dict[str, None]] = field(default_factory=dict)
     takes: dict[Place, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
-    needed: dict[Place, dict[Path, set[str]]] = field(default_factory=dict)
+    needed: dict[Place, dict[tuple[int, Path], set[str]]] = field(default_factory=dict)
 
     def table(self, path: Path, keys: tuple[str, ...]) -> None:
         self.keys.setdefault(_place(path), {}).update(dict.fromkeys(keys))
@@ -63,7 +100,7 @@ class _Shape:
         told = self.takes.setdefault(place, {}).setdefault(key, [])
         if takes not in told:
             told.append(dict(takes))
-        needed = self.needed.setdefault(place, {}).setdefault(path, set())
+        needed = self.needed.setdefault(place, {}).setdefault((self.document, path), set())
         if required:
             needed.add(key)
 
@@ -107,8 +144,7 @@ def sequence_schema() -> dict[str, Any]:
     a step that nobody reaches, is for ``dripfleet sequence validate``.
     """
     shape = _Shape()
-    # The second says which lists are asked for where there are none.
-    for text in (SAMPLE, "key: sample\n"):
+    for shape.document, text in enumerate((SAMPLE, *OTHERS)):
         watched(text, "sample", shape)
     return {"$schema": DIALECT, "title": "dripfleet sequence"} | shape.of(())
 

@@ -16,11 +16,13 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from schedules.definition import SendStep, WaitStep
 from schedules.definition import Sequence as Definition
 from schedules.expression.evaluate import Known
 from tasks.sequence.behavior import STOPPED, Behavior, Person, chances, outcome_of, reactions
 from tasks.sequence.engine import Facts, HandOff, Plan, Position, plan
 from tasks.sequence.judgement import leaves_by
+from tasks.sequence.planned import Taken, Words
 from tasks.sequence.store import resting_of
 from tasks.sequence.walk import Walk
 
@@ -96,7 +98,8 @@ class _Walker:
     topics: dict[str, bool] | None
     active: bool = True
     stopped: str | None = None
-    events: list[tuple[str, datetime]] = field(default_factory=list)
+    events: list[tuple[str, datetime, str]] = field(default_factory=list)
+    look: int = 0
     mailed: list[datetime] = field(default_factory=list)
 
 
@@ -133,6 +136,12 @@ class _World:
         self._sequence, self._seed, self._behavior = sequence, seed, behavior
         self._story = Story(sequence.key, start, until)
         self._steps = {step.id: StepStory(step.id) for step in sequence.steps}
+        # No model is asked: each mail has the template's own words, and waits for no others.
+        self._worded = {
+            step.id: Words(None, "simulated")
+            for step in sequence.steps
+            if isinstance(step, SendStep) and step.personalize is not None
+        }
         self._after: dict[str, list[timedelta]] = {step.id: [] for step in sequence.steps}
         self._turn = 0
         # (when, turn, what, whom, about what): the turn keeps the order of equal times.
@@ -154,11 +163,11 @@ class _World:
             self._push(at, "due", walker, None)
         story.entered = len(walkers)
         while self._next and self._next[0][0] <= story.until:
-            at, _, what, walker, about = heapq.heappop(self._next)
+            at, turn, what, walker, about = heapq.heappop(self._next)
             if what == "event":
-                self._happen(walker, at, about)
-            elif not walker.active:
-                continue
+                self._happen(walker, at, *about)
+            elif not walker.active or (what == "due" and turn != walker.look):
+                continue  # gone, or looked at earlier: an event ended the wait
             elif what == "due":
                 self._look(walker, at)
             else:
@@ -168,6 +177,8 @@ class _World:
 
     def _push(self, at: datetime, what: str, walker: _Walker, about: Any) -> None:
         self._turn += 1
+        if what == "due":
+            walker.look = self._turn
         heapq.heappush(self._next, (at, self._turn, what, walker, about))
 
     def _look(self, walker: _Walker, now: datetime) -> None:
@@ -202,19 +213,36 @@ class _World:
         """What the planner would have read of somebody."""
         topic = self._sequence.topic
         opted_in = True if walker.topics is None or topic is None else walker.topics.get(topic)
-        happened = frozenset(name for name, _ in walker.events)
+        happened = frozenset(name for name, _, _ in walker.events)
         known = self._known(walker, now) if self._sequence.needs else None
-        return Facts(now, False, walker.stopped, opted_in, happened, known)
+        return Facts(
+            now, False, walker.stopped, opted_in, happened, known,
+            words=self._worded, taken=Taken(tuple(walker.mailed)), awaited=self._awaited(walker),
+        )  # fmt: skip
+
+    def _awaited(self, walker: _Walker) -> frozenset[str]:
+        """The waits whose event has come: of that step's mail, else since the wait began."""
+        found = set()
+        for step in self._sequence.steps:
+            if not isinstance(step, WaitStep) or step.until_event is None:
+                continue
+            rule, position = step.until_event, walker.position
+            began = position.started_at if position.step_id == step.id else None
+            for name, at, of in walker.events:
+                counts = of == rule.of if rule.of is not None else began is not None and at > began
+                if name == rule.event and counts:
+                    found.add(step.id)
+        return frozenset(found)
 
     def _known(self, walker: _Walker, now: datetime) -> Known:
         needs = self._sequence.needs
         lasts: dict[str, datetime] = {}
-        for name, at in walker.events:
+        for name, at, _ in walker.events:
             lasts[name] = max(at, lasts.get(name, at))
         counts = {
             (name, within): sum(
                 1
-                for event, at in walker.events
+                for event, at, _ in walker.events
                 if event == name and (not within or at > now - within)
             )
             for name, within in needs.counts
@@ -250,7 +278,7 @@ class _World:
             for when, name in reactions(
                 self._behavior, self._seed, walker.person.id, step_id, draws, at
             ):
-                self._push(when, "event", walker, name)
+                self._push(when, "event", walker, (name, step_id))
         if bounced:
             walker.stopped = "hard_bounce"
         walker.position = replace(
@@ -262,9 +290,9 @@ class _World:
         )
         self._push(at, "due", walker, None)
 
-    def _happen(self, walker: _Walker, at: datetime, name: str) -> None:
-        """An event, which may end the way of somebody at once: a stop, or an exit rule."""
-        walker.events.append((name, at))
+    def _happen(self, walker: _Walker, at: datetime, name: str, step_id: str) -> None:
+        """An event, which may end a wait, or the way of somebody at once: a stop, an exit rule."""
+        walker.events.append((name, at, step_id))
         if not walker.active:
             return
         if name == STOPPED:
@@ -277,6 +305,10 @@ class _World:
             if rule.event == name and leaves_by(walk, rule) is not None:
                 self._leave(walker, rule.reason)
                 return
+        here = self._sequence.step(walker.position.step_id or "")
+        waits = isinstance(here, WaitStep) and walker.position.started_at is not None
+        if waits and here is not None and here.id in self._awaited(walker):
+            self._push(at, "due", walker, None)
 
     def _leave(self, walker: _Walker, reason: str) -> None:
         walker.active = False

@@ -73,6 +73,20 @@ def test_the_sample_is_valid_by_it_and_shows_every_mapping() -> None:
     assert {place for place in missing if "*" not in place[-1:]} - {_set_value()} == set()
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"trigger": {"event": "purchase"}},
+        {"trigger": {"segment": "lapsed", "edge": "join"}},
+        {"trigger": {"schedule": "0 9 * * MON", "audience": "all"}},
+        {"trigger": {"manual": True}},
+        {"manual": True, "admission": {"rate": "5/h"}},
+    ],
+)
+def test_each_way_to_come_in_is_valid_by_it(entry: dict[str, Any]) -> None:
+    assert [error.message for error in VALIDATOR.iter_errors(yaml(SAMPLE) | {"entry": entry})] == []
+
+
 def _set_value() -> tuple[str, ...]:
     return ("steps", "*", "update", "set")
 
@@ -92,6 +106,9 @@ def test_the_keys_that_the_reader_knows_are_those_of_the_schema() -> None:
         named = re.search(r"unknown key 'zzz' in .*: expected one of (.*?);", str(refused.value))
         assert named, f"{place}: {refused.value}"
         told.setdefault(place, set()).update(named[1].split(", "))
+    # Of a trigger the reader names the keys of its own way, and the schema those of all ways.
+    way = told.pop(("entry", "trigger"))
+    assert {"event", "where"} < way < known[("entry", "trigger")]
     assert told == {place: keys for place, keys in known.items() if place in told}
     assert len(told) >= 10
 

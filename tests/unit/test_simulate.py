@@ -151,6 +151,43 @@ def test_what_the_gates_say_is_counted_by_their_own_words() -> None:
     assert story.ended == {"opted_out": 5, "completed": 5}
 
 
+LIMITED = """key: limited
+title: With limits
+class: marketing
+topic: news
+timezone: {source: subscriber, fallback: Europe/Berlin}
+entry: {manual: true}
+limits:
+  quiet_hours: {from: "21:00", to: "08:00"}
+  cap: {max: 1, per: 2d, scope: topic, on_hit: wait}
+steps:
+  - {id: a, send: {template: d/a}}
+  - {id: w, wait: {until_event: email.clicked, of: a, timeout: 1d}, paths: {event: b, timeout: c}}
+  - {id: b, send: {template: d/b}, next: end}
+  - {id: c, send: {template: d/c}}
+  - {id: end, exit: {reason: done}}
+"""
+
+
+def test_limits_and_events_that_are_waited_for_are_walked_by_their_own_rules() -> None:
+    people = [Person(n, "Europe/Berlin") for n in range(1, 201)]
+    story = simulate(
+        loads(LIMITED, "l.yaml"), people, start=MONDAY, days=10, seed=1,
+        behavior=Behavior(clicks=0.3),
+    )  # fmt: skip
+    told = {step.id: step for step in story.steps}
+    assert 30 < told["b"].begun < 90 and told["b"].begun + told["c"].begun == 200
+    assert told["a"].reasons == {"quiet_hours": 200}
+    assert told["b"].reasons["cap"] + told["c"].reasons["cap"] >= 200
+    assert {8 <= (at.hour + 1) % 24 < 21 for at in story.hours} == {True}
+    seen: dict[int, dt.datetime] = {}
+    for mail in story.sent:
+        if mail.person in seen:
+            assert mail.at - seen[mail.person] >= dt.timedelta(days=2)
+        seen[mail.person] = mail.at
+    assert len(story.sent) == 400
+
+
 def test_an_update_is_seen_by_what_comes_behind_it() -> None:
     steps = (
         "steps:\n  - {id: u, update: {set: {tried: {expression: sub.tried + 1}}}}\n"
