@@ -78,7 +78,6 @@ steps:
     "entry: {trigger: {segment: lapsed, edge: join}, admission: {max_active: 5}}\nsteps: []\n",
     "entry: {trigger: {manual: true}, filter: sub.x}\nsteps: []\n",
     "entry: {manual: true}\nsteps: []\n",
-    # Which lists are asked for where there are none.
     "key: sample\n",
 )
 
@@ -100,7 +99,9 @@ class _Shape:
         told = self.takes.setdefault(place, {}).setdefault(key, [])
         if takes not in told:
             told.append(dict(takes))
-        needed = self.needed.setdefault(place, {}).setdefault((self.document, path), set())
+        # Of the file itself, all of what any of them needs: a list is asked for where there is none.
+        which = (self.document if path else 0, path)
+        needed = self.needed.setdefault(place, {}).setdefault(which, set())
         if required:
             needed.add(key)
 
