@@ -162,6 +162,11 @@ def place(stack: Stack) -> Path:
     (folder / "people.txt").write_text("zoe@example.com\nf1@example.com\nf2@example.com\n")
     for name in ("orders", "purchases", "sample"):
         (folder / f"{name}.csv").write_text(ORDERS.format(name))
+    (folder / "graph.csv").write_text("source,target,weight\na,b,1\nb,c,2\nc,a,1\nc,d,3\n")
+    (folder / "customers.csv").write_text(
+        "email,recency,orders\n"
+        + "".join(f"c{n}@example.com,{n % 4 * 9 + n % 3},{n % 4 * 5 + n % 2}\n" for n in range(24))
+    )
     for name in ("new", "winback"):
         (folder / f"{name}.yaml").write_text(SOURCE.format(key=name))
     for kind in ("sequences", "segments"):

@@ -448,6 +448,9 @@ def test_a_scan_rings_for_what_was_claimed(
         def scan(self) -> store.Scanned:
             return store.Scanned(0, 0)
 
+        def meanwhile(self) -> int:
+            return 0
+
     rung: list[str] = []
     monkeypatch.setattr(entry, "database", lambda: database)
     monkeypatch.setattr(entry, "planner", Idle)

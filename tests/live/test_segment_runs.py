@@ -374,7 +374,7 @@ def test_a_pool_without_its_extra_says_so_in_the_row(database: Database) -> None
 def test_members_of_old_runs_are_forgotten_but_not_those_that_count(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "KEPT", 1)
+    monkeypatch.setattr("tasks.quantum.members.KEPT", 1)
     shop(database)
     made = []
     for n in range(3):
