@@ -19,6 +19,12 @@ from workers.settings import RedisSettings
 Run = Callable[..., Any]
 
 
+@pytest.fixture(autouse=True)
+def _fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A logger that another test of this process has used keeps the processors it found then.
+    monkeypatch.setattr(base, "log", structlog.get_logger(base.__name__))
+
+
 @pytest.fixture
 def app() -> Iterator[Celery]:
     # Nothing listens there.
