@@ -119,7 +119,7 @@ class Planner:
                     continue
                 batch.messages += self._messages(row, planned)
                 batch.calls += outbox.calls(row, planned.calls)
-                batch.resting.append(_resting(row.id, planned))
+                batch.resting.append(resting_of(row.id, planned))
                 if isinstance(planned.rest, HandOff) and planned.rest.words is not None:
                     batch.worded.append(
                         (row.id, row.sequence_key, planned.rest.step_id, planned.rest.words)
@@ -215,7 +215,8 @@ def _update(row: Any, made: Update) -> update.SubscriberUpdate:
     )
 
 
-def _resting(enrollment_id: int, planned: Plan) -> moves.Resting:
+def resting_of(enrollment_id: int, planned: Plan) -> moves.Resting:
+    """Where a plan leaves an enrollment; a simulation asks here too."""
     decisions = tuple((d.kind, d.step_id, d.reason, d.detail) for d in planned.decisions)
     rest = planned.rest
     return moves.Resting(
@@ -231,9 +232,6 @@ def _resting(enrollment_id: int, planned: Plan) -> moves.Resting:
         decisions=decisions,
     )
 
-
-resting_of = _resting
-"""Where a plan leaves its enrollment, as `moves.write` takes it; the simulator asks for it too."""
 
 DUE_OF_STREAMS = text("""
 SELECT t.key, t.region, (
