@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from tasks.errors import Misconfigured
-from workers.embedded import launch, model_process, postgres, sink, valkey
+from workers.embedded import announced, launch, model_process, postgres, sink, valkey
 
 S = TypeVar("S", bound=launch.Service)
 ROOMS = ("postgres", "valkey", "mail", "journals", "logs", "run", "secrets")
@@ -104,8 +104,8 @@ class Home:
         answers = {
             "postgres": postgres.answering,
             "valkey": valkey.answering,
-            "sink": sink.answering,
-            "model": model_process.answering,
+            "sink": announced.answering,
+            "model": announced.answering,
         }[kind]
         return url if answers(url, pid) else None
 

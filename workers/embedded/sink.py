@@ -28,7 +28,7 @@ from tasks.errors import Misconfigured
 from workers.embedded import launch
 from workers.embedded.faults import Fault, Faults
 from workers.embedded.ledger import LEDGER, LedgerLine, Spool, read_ledger, read_mail
-from workers.embedded.sink_process import EmbeddedSink, answering, start_sink
+from workers.embedded.sink_process import EmbeddedSink, start_sink
 from workers.embedded.smtp_wire import Desk
 from workers.embedded.smtpd import Conversation
 
@@ -39,7 +39,6 @@ __all__ = [
     "Faults",
     "LedgerLine",
     "Sink",
-    "answering",
     "in_thread",
     "read_ledger",
     "read_mail",

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 from tasks.errors import Misconfigured
-from workers.embedded import launch
+from workers.embedded import announced, launch
 from workers.embedded.faults import Faults
 
 READY = "sink.json"
 STATS = "sink-stats.json"
-START_SECONDS = 30.0
 
 
 @dataclass
@@ -57,55 +52,23 @@ def start_sink(
     spool = spool.resolve()
     spool.mkdir(parents=True, exist_ok=True, mode=0o700)
     log_file = log_file or spool / "sink.log"
+    ready = spool / READY
     with launch.locked(spool / "sink.lock"):
-        found = _attach(spool)
+        found = announced.attach(EmbeddedSink, ready)
         if found is not None:
             return found
-        (spool / READY).unlink(missing_ok=True)
         # -P: what lies in the working directory, an operator's templates/ say, is not imported.
         argv = [sys.executable, "-P", "-m", "workers.embedded.sink", "--spool", str(spool)]
-        argv += ["--ready-file", str(spool / READY)]
+        argv += ["--ready-file", str(ready)]
         argv += ["--stats-file", str(spool / STATS), "--seed", str(seed), "--latency", str(latency)]
         argv += [word for rule in faults for word in ("--fault", rule)]
         argv += ["--bounce-addresses"] if bounce_addresses else []
         offset = log_file.stat().st_size if log_file.exists() else 0
-        for wished in (port, 0) if port else (0,):
-            found = _launch(spool, [*argv, "--port", str(wished)], log_file)
-            if found is not None:
-                return found
+        found = announced.start(EmbeddedSink, ready, argv, port, log_file)
+        if found is not None:
+            return found
     talk = launch.talk_since(log_file, offset).strip().splitlines()
     raise Misconfigured(
         f"The mail sink on {spool} did not come up: {talk[-1] if talk else 'no reason'}. "
         f"See {log_file}, or set DRIPFLEET_SMTP_URL to a server of your own."
     )
-
-
-def _launch(spool: Path, argv: Sequence[str], log_file: Path) -> EmbeddedSink | None:
-    child = launch.spawn(argv, log_file=log_file)
-    deadline = time.monotonic() + START_SECONDS
-    try:
-        while child.poll() is None and time.monotonic() < deadline:
-            found = _attach(spool)
-            if found is not None and found.pid == child.pid:
-                found.owned, found.child = True, child
-                return found
-            time.sleep(launch.POLL_SECONDS)
-    except BaseException:
-        launch.discard(child)
-        raise
-    launch.discard(child)
-    return None
-
-
-def answering(url: str, pid: int) -> bool:
-    """Whether it is the process `pid` that listens at `url` (asked of the kernel: no fault fires)."""
-    return launch.listens(pid, urlsplit(url).port or 0)
-
-
-def _attach(spool: Path) -> EmbeddedSink | None:
-    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-        ready = json.loads((spool / READY).read_text(encoding="utf-8"))
-        sink = EmbeddedSink(ready["url"], ready["pid"], ready["started"], owned=False)
-        if sink.alive() and answering(sink.url, sink.pid):
-            return sink
-    return None
