@@ -1,12 +1,16 @@
 """Events from producers: validated, recorded once, and never dropped in silence.
 
-Promised: once the broker has taken the task, each of its events ends as a row of `event`, as known
+Promised: once a worker holds the task, each of its events ends as a row of `event`, as known
 already (its source and source_id were recorded before), or as a row of `event_refused` with the
 reason, whatever dies and whenever. The task is acknowledged after the commit; redelivered, it finds
 its events known. What a killed worker held comes back when the broker gives it to another one, which
-for Redis is after the longest task of the fleet (an hour). Not promised: what the broker itself forgets (Redis without an append-only file,
-or a failover to a replica that is behind), and a task that its sender let expire. A producer that
-must know records with a transaction of its own, or sends again: sending twice costs nothing.
+for Redis is after the longest task of the fleet (an hour).
+
+Not promised: the task that a worker is killed over in the instant between taking it and noting that it
+holds it (kombu takes with BRPOP, and notes it after), what the broker itself forgets (Redis without
+an append-only file, or a failover to a replica that is behind), and a task that its sender let
+expire. A producer that must know records with a transaction of its own, or sends again: sending
+twice costs nothing.
 """
 
 from __future__ import annotations
