@@ -75,7 +75,7 @@ def validate(
 
 
 @sequence.command(
-    epilog="Examples:\n\ndripfleet sequence apply schedules/sequences/*.yaml --create-topics\n\n"
+    epilog="Examples:\n\ndripfleet sequence apply schedules/sequences/thank-you.yaml schedules/sequences/win-back.yaml --create-topics\n\n"
     "dripfleet sequence apply winback.yaml --templates ./templates",
 )
 def apply(
