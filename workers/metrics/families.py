@@ -72,6 +72,10 @@ FLEET: Final = (
     Family("dripfleet_fleet_schedule_lag_seconds", "gauge", ("schedule",), "how long the oldest fire that is due, or not done yet, waits; 0: none does"),
     Family("dripfleet_fleet_stream_paused", "gauge", ("stream",), "1: the stream is paused"),
     Family("dripfleet_fleet_words", "gauge", ("sequence", "outcome"), "mails handed over with a model's words (outcome: model), or with the template's own, by reason"),
+    Family("dripfleet_fleet_texts_wanted", "gauge", ("reason",), "texts of a model that mails wait for and that are not there yet, by reason; counted up to 100 000"),
+    Family("dripfleet_fleet_model_closed_seconds", "gauge", ("model",), "how long nobody asks this model still, because it fails; 0: it is asked"),
+    Family("dripfleet_fleet_word_batches", "gauge", ("state",), "batches of texts under way; state: made, sent"),
+    Family("dripfleet_fleet_model_saved", "gauge", (), "what batches cost less than single calls would have, ever, in that currency"),
     Family("dripfleet_fleet_model_spend", "gauge", ("state",), "what words cost today, a day of UTC, in the currency of the price table; state: reserved, settled"),
     Family("dripfleet_fleet_sequence_paused", "gauge", ("sequence",), "1: the sequence is paused"),
 )  # fmt: skip
