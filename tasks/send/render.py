@@ -26,6 +26,7 @@ from jinja2 import Template, TemplateSyntaxError, UndefinedError, meta
 from jinja2.exceptions import SecurityError
 
 from tasks.errors import Permanent
+from tasks.send.inlining import inlined
 from tasks.send.sandbox import Refused, Sandbox, budget
 
 LARGEST_PART = 1_000_000  # characters of a rendered subject, text or html
@@ -105,6 +106,7 @@ def bundle_from_folder(root: Path, name: str) -> Bundle:
     """Read the mail `name` below `root`, and what it names in `root/_base`.
 
     Line ends become LF, so that the hash does not depend on how git checked the files out.
+    Rules of `<style>` are written into the elements here, once a version and not once a mail.
     `Permanent` names the file (and line) that is missing, unreadable or not a template.
     """
     if not _NAME.fullmatch(name) or not (root / name).is_dir():
@@ -130,7 +132,7 @@ def bundle_from_folder(root: Path, name: str) -> Bundle:
             ) from None
         parts[path] = source.replace("\r\n", "\n").replace("\r", "\n")
         wanted += _references(Bundle(name, {"subject.txt": "", "body.txt": "", **parts}), path)
-    return Bundle(name, parts)
+    return Bundle(name, inlined(name, parts))
 
 
 def _references(bundle: Bundle, path: str) -> list[str]:
