@@ -6,6 +6,7 @@ What a model writes beside the words of a mail stands in `content_draft` and `co
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import email
 import email.policy
 import sys
@@ -31,6 +32,7 @@ TEMPLATES = typer.Option(
     None, envvar="DRIPFLEET_TEMPLATES", help="Folder of templates; default: those that ship."
 )
 CASE = typer.Option("full", help="Whom to render it for: full, minimal or non-ascii.")
+LOCALE = typer.Option(None, help="Of whom it is rendered for, such as de-AT; picks the folder.")
 PROMPT = typer.Option(None, help="With the first variant of this prompt in its slots.")
 
 
@@ -44,19 +46,33 @@ def register(app: typer.Typer) -> None:
 
 @content.command(
     epilog="Examples:\n\ndripfleet content preview win-back/hello\n\n"
-    "dripfleet content preview win-back/hello --prompt win-back/hello --html hello.html"
+    "dripfleet content preview win-back/hello --prompt win-back/hello --html hello.html\n\n"
+    "dripfleet content preview win-back/hello --locale de-AT --golden hello.txt --update"
 )
 def preview(
     template: str = typer.Argument(help="Name of a template, such as win-back/hello."),
     templates: Path | None = TEMPLATES,
     case: str = CASE,
     prompt: str | None = PROMPT,
+    locale: str | None = LOCALE,
     html: Path | None = typer.Option(None, help="Write the HTML part into this file."),
-) -> None:
-    """Show a mail as text, as a made-up subscriber would get it; its HTML part goes into a file."""
+    golden: Path | None = typer.Option(
+        None,
+        help="Compare subject and both parts with this file; exit 3 and a diff if they differ.",
+    ),
+    update: bool = typer.Option(False, "--update", help="Write the file of --golden instead."),
+) -> int:
+    """Show a mail as text, as a made-up subscriber would get it; its HTML part goes into a file.
+
+    --golden FILE is for CI: the whole mail, rules inlined, against what somebody looked at before.
+    """
     from tasks.errors import Permanent
 
-    made = rendered(template, templates, case, prompt)
+    made = rendered(template, templates, case, prompt, locale)
+    if update and golden is None:
+        raise typer.BadParameter("--update needs --golden, the file to write")
+    if golden is not None:
+        return _held_to(golden, made, update)
     typer.echo(f"Subject: {made.subject}\n\n{made.text}", nl=not made.text.endswith("\n"))
     if html is not None:
         if made.html is None:
@@ -65,6 +81,38 @@ def preview(
             )
         html.write_text(made.html, "utf-8")
         say(f"the HTML part is in {html}")
+    return ExitCode.OK
+
+
+def _held_to(golden: Path, made: Rendered, update: bool) -> int:
+    """Compare a mail with its golden file, or write that."""
+    parts = [f"Subject: {made.subject}", "", made.text.rstrip("\n")]
+    if made.html is not None:
+        parts += ["", "-------- HTML --------", made.html.rstrip("\n")]
+    new = "\n".join(parts) + "\n"
+    if update:
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(new, "utf-8")
+        say(f"wrote {golden}; look at it before you commit it")
+        return ExitCode.OK
+    try:
+        kept = golden.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise typer.BadParameter(
+            f"{golden} cannot be read ({type(fault).__name__}): expected what --update writes",
+            param_hint="--golden",
+        ) from None
+    lines = list(
+        difflib.unified_diff(
+            kept.splitlines(keepends=True), new.splitlines(keepends=True), str(golden), "rendered"
+        )
+    )
+    if not lines:
+        say(f"the mail is that of {golden}")
+        return ExitCode.OK
+    sys.stdout.write("".join(lines))
+    say(f"the mail is another than that of {golden}; --update writes it anew")
+    return ExitCode.FINDINGS
 
 
 @content.command(
@@ -76,7 +124,10 @@ def review(
     templates: Path | None = TEMPLATES,
     case: str = CASE,
     prompt: str | None = PROMPT,
-    language: str = typer.Option("en", help="Of the mail; grade and sentiment are for en alone."),
+    locale: str | None = LOCALE,
+    language: str | None = typer.Option(
+        None, help="Of the mail, by default that of the locale, or en; grade and sentiment need en."
+    ),
     queue: bool = QUEUE,
     wait: bool = WAIT,
     as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
@@ -92,8 +143,9 @@ def review(
         read = _read(Path(what))
         subject, text, html = read.subject, read.plain, read.html
     else:
-        made = rendered(what, templates, case, prompt)
+        made = rendered(what, templates, case, prompt, locale)
         subject, text, html = made.subject, made.text, made.html
+    language = language or (locale or "en").replace("_", "-").split("-")[0].lower()
     asked = {"subject": subject, "plain": text, "html": html, "language": language}
     if queue:
         done = have_done(
@@ -181,11 +233,14 @@ def _tell_of_sentiment(language: str) -> None:
         say(str(fault))
 
 
-def rendered(template: str, root: Path | None, case: str, prompt: str | None) -> Rendered:
+def rendered(
+    template: str, root: Path | None, case: str, prompt: str | None, locale: str | None = None
+) -> Rendered:
     """A mail for a made-up subscriber, in a child: a template may be what it likes."""
     from schedules.prompt import put_back
     from schedules.prompt_file import load_prompt
     from tasks.errors import Permanent
+    from tasks.send import locales
     from tasks.send.confine import render_confined
     from tasks.send.content import unsubscribe_url
     from tasks.send.render import Rendered, bundle_from_folder
@@ -210,7 +265,12 @@ def rendered(template: str, root: Path | None, case: str, prompt: str | None) ->
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
         "unsubscribe": {"mailto": unsubscribe_url(sender, "k1.sample")},
     }
-    [made] = render_confined(bundle_from_folder(folder, template), [variables])
+    bundle = bundle_from_folder(folder, template)
+    if locale is not None:
+        subscriber["locale"] = locale
+        found = locales.choose(bundle.locales, locale)
+        say(f"locale {locale}: {f'the folder {found}' if found else 'no folder, the mail itself'}")
+    [made] = render_confined(bundle, [variables])
     if not isinstance(made, Rendered):
         raise Permanent(f"template {template!r} cannot be rendered: {made.reason}")
     return made
