@@ -67,6 +67,13 @@ FROM content_work w
 LEFT JOIN model_circuit c ON c.model = w.model AND c.open_until > clock_timestamp()
 WHERE w.id = :id
 """)
+STANDING = text("""
+SELECT w.task, count(*) AS jobs, extract(epoch FROM clock_timestamp() - min(w.created_at))::float8 AS since,
+    max(w.said) AS said
+FROM content_work w
+WHERE w.state = 'open' AND w.created_at < clock_timestamp() - make_interval(secs => :older)
+GROUP BY 1 ORDER BY 1
+""")
 LISTED = text("""
 SELECT w.id, w.task, w.scope, w.state, w.model, w.calls, w.cost, w.said, w.created_at, w.ended_at
 FROM content_work w ORDER BY w.id DESC LIMIT :n
@@ -181,3 +188,8 @@ def look(connection: Connection, id: int) -> Any:
 def listed(connection: Connection, n: int) -> list[dict[str, Any]]:
     """The newest `n`, without what was asked and found."""
     return [dict(row._mapping) for row in connection.execute(LISTED, {"n": n})]
+
+
+def standing(connection: Connection, older: float) -> list[Any]:
+    """What was asked for more than `older` seconds ago and is not done: task, jobs, since, said."""
+    return list(connection.execute(STANDING, {"older": older}).all())

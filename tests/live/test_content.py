@@ -10,19 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from sqlalchemy import text
 
 from models.session import Database
-from tasks import content_work, names
+from tasks import base, content_work, names
 from tasks.errors import Permanent
-from tasks.personalize import requests
+from tasks.personalize import entry, requests
 from tasks.personalize.client import Answer, Down, Reply
 from tasks.personalize.desk import Desk
 from tasks.personalize.draft import Draft
 from tasks.personalize.settings import ModelSettings
+from tasks.send.dossier import dossier
+from tasks.send.render import Bundle
+from tests.live.fleet import Fleet
 from workers.cli import main
 from workers.cli.render import ExitCode
+from workers.doctor.content import jobs
 from workers.embedded.model_server import Manners, completion, in_thread
+from workers.embedded.sink import Sink
 
 BRIEF = "New vinyl has come in for the spring. Listening in the shop is welcome, and so are you."
 DRAFT = Draft("spring", BRIEF)
@@ -112,8 +118,11 @@ def test_a_model_that_is_down_puts_a_worker_off_and_ends_the_work_of_a_command(
         desk(database, Model()).do(job)
     rows(database, "UPDATE model_circuit SET open_until = '-infinity' RETURNING 1")
     rows(database, "UPDATE content_work SET retry_at = '-infinity' RETURNING 1")
+    rows(database, "UPDATE content_work SET created_at = now() - interval '1 day' RETURNING 1")
     with database.transaction() as connection:
         assert content_work.waiting(connection) == {names.CONTENT_DRAFT}
+        (finding,) = jobs(connection)
+        assert "the model m answers 429" in finding.says
     desk(database, Model(Down("model_down", "does not answer"))).do(job)
     assert look(database, job).said == "the model m does not answer"
 
@@ -177,8 +186,8 @@ def test_a_brief_becomes_a_sequence_that_validates_without_any_model(
     assert typed(*review)[0] == ExitCode.OK
     again = typed("draft", "spring", "--brief", BRIEF)
     assert again[0] == ExitCode.FAULT and "writes over nothing" in again[2]
-    shutil_free = typed("draft", "other", "--brief", BRIEF, "--dry-run")
-    assert shutil_free[0] == ExitCode.OK and not (tmp_path / "other.yaml").exists()
+    shown = typed("draft", "other", "--brief", BRIEF, "--dry-run")
+    assert shown[0] == ExitCode.OK and not (tmp_path / "other.yaml").exists()
     code, told, _ = typed("draft", "spring", "--job", str(told["job"]), "--out", "two",
                           "--templates", "two/templates")  # fmt: skip
     assert code == ExitCode.OK and (tmp_path / "two/spring.yaml").is_file()
@@ -217,27 +226,53 @@ def test_a_comparison_is_told_in_sentences_from_its_figures(typed: Any, tmp_path
     assert "theirs have" in told["summary"]
 
 
-def test_the_pool_reviews_what_is_put_into_its_queue(
-    typed: Any, database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
+def test_the_pool_does_what_is_put_into_its_queue(
+    typed: Any, database: Database, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DRIPFLEET_REDIS_URL", redis_url)
+    monkeypatch.setenv("DRIPFLEET_REDIS_URL", valkey_url)
     code, _, said = typed("review", "win-back/hello", "--queue")
-    assert code == ExitCode.UNREACHABLE and "no worker of pool personalize answers" in said
+    assert code != ExitCode.OK and "no worker of pool personalize answers" in said
     rows(database, "INSERT INTO canary VALUES ('personalize', 'w', now(), 0) RETURNING 1")
     code, told, _ = typed("review", "win-back/hello", "--queue", "--no-wait")
     assert code == ExitCode.OK
+    with redis.Redis.from_url(valkey_url) as client:
+        assert client.llen("personalize") == 1, "its doorbell"
     with database.transaction() as connection:
         assert content_work.waiting(connection) == {names.CONTENT_REVIEW}
+    monkeypatch.setattr(base, "_database", database)
+    entry.desk.cache_clear()
+    assert entry.review(v=names.VERSION + 1) == {"dropped": "version"}
+    assert entry.review(v=names.VERSION) == {"done": 1, "failed": 0, "later": 0}
+    found = typed("jobs", str(told["job"]))[1]["found"]
+    assert found == typed("review", "win-back/hello")[1]
+
+    def works() -> None:
+        until = time.monotonic() + 20
+        while not entry.compare(v=names.VERSION)["done"] and time.monotonic() < until:
+            pass
+
+    Path("theirs.eml").write_text("Subject: 50% off\n\nTake 50% off. It ends soon.\n")
     with ThreadPoolExecutor(1) as pool:
+        pool.submit(works)
+        words = ("compare", "theirs.eml", "--ours", "win-back/nudge")
+        assert typed(*words, "--queue")[1] == typed(*words)[1]
+    entry.desk.cache_clear()
 
-        def works() -> None:
-            until = time.monotonic() + 20
-            one = Desk(database, ModelSettings())
-            while one.work(names.CONTENT_REVIEW)["done"] < 1 and time.monotonic() < until:
-                pass
 
-        worker = pool.submit(works)
-        worker.result()
-        code, found, _ = typed("jobs", str(told["job"]))
-    here = typed("review", "win-back/hello")[1]
-    assert found["found"]["figures"] == here["figures"]
+def test_each_mail_is_in_the_language_that_its_claim_froze(
+    database: Database, sink: Sink, tmp_path: Path
+) -> None:
+    parts = {"subject.txt": "Hello", "body.txt": "Hi."}
+    german = {f"de/{path}": said for path, said in zip(parts, ("Hallo", "Hi."), strict=True)}
+    fleet = Fleet(database, sink, tmp_path)
+    fleet.enrolled(3, bundle=Bundle("test/mail", {**parts, **german}))
+    rows(database, "UPDATE subscriber SET locale = (ARRAY['de-AT', 'en', NULL])[id] RETURNING 1")
+    assert fleet.send()["accepted"] == 3
+    fleet.service.loop.join(10)
+    rows(database, "UPDATE subscriber SET locale = 'de' RETURNING 1")
+    kept = rows(database, "SELECT id, subscriber_id FROM message ORDER BY subscriber_id")
+    with database.transaction() as connection:
+        found = [dossier(connection, str(row.id), fleet.settings).mail for row in kept]
+    for mail, subject in zip(found, (b"Hallo", b"Hello", b"Hello"), strict=True):
+        assert mail is not None and b"Subject: " + subject in mail.octets
+        assert mail.likeness == "same"

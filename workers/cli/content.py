@@ -71,9 +71,8 @@ def preview(
     made = rendered(template, templates, case, prompt, locale)
     if update and golden is None:
         raise typer.BadParameter("--update needs --golden, the file to write")
-    if golden is not None:
-        return _held_to(golden, made, update)
-    typer.echo(f"Subject: {made.subject}\n\n{made.text}", nl=not made.text.endswith("\n"))
+    if golden is None:
+        typer.echo(f"Subject: {made.subject}\n\n{made.text}", nl=not made.text.endswith("\n"))
     if html is not None:
         if made.html is None:
             raise Permanent(
@@ -81,7 +80,7 @@ def preview(
             )
         html.write_text(made.html, "utf-8")
         say(f"the HTML part is in {html}")
-    return ExitCode.OK
+    return ExitCode.OK if golden is None else _held_to(golden, made, update)
 
 
 def _held_to(golden: Path, made: Rendered, update: bool) -> int:

@@ -167,7 +167,11 @@ class Targets:
             try:
                 self.require_free(key)
                 os.rename(part, self.templates / key)
-                os.rename(waiting, self.file)
+                try:
+                    os.rename(waiting, self.file)
+                except OSError:
+                    shutil.rmtree(self.templates / key)
+                    raise
             finally:
                 waiting.unlink(missing_ok=True)
         finally:
