@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from workers.cli import edit, enqueue, schema, simulate
+from workers.cli import drain, edit, enqueue, schema, simulate
 from workers.cli.context import connected
 from workers.cli.render import ExitCode, emit, number, plain, progress, say
 
@@ -34,6 +34,7 @@ AS_JSON = typer.Option(False, "--json", help="JSON on a terminal too.")
 
 def register(app: typer.Typer) -> None:
     """Add `dripfleet sequence` and `dripfleet enqueue`."""
+    drain.register(sequence)
     edit.register(sequence)
     simulate.register(sequence)
     schema.register(sequence)
@@ -142,6 +143,8 @@ def list_(as_json: bool = AS_JSON) -> None:
     columns = ["key", "class", "version", "active", "ended", "sent", "failed", "not_sent"]
     if any(row["paused_at"] for row in rows):
         columns += ["paused_at", "pause_reason"]
+    if any(row["draining_since"] for row in rows):
+        columns += ["draining_since", "drain_reason"]
     emit(rows, columns=columns, as_json=as_json)
 
 
