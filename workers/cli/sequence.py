@@ -118,7 +118,9 @@ def apply(
             news = f"version {done.version}" + (" is new" if done.changed else ", unchanged")
             if done.templates:
                 news += f"; new sources for {', '.join(done.templates)}"
-            if done.effect is not None and (done.effect.people or done.effect.stay):
+            if done.effect is not None and (
+                done.effect.people or done.effect.stay or done.effect.reopened
+            ):
                 news += f"; {edit.in_words(done.effect, done=True)}"
             say(f"{done.key}: {news}")
     if as_json or not sys.stdout.isatty():
