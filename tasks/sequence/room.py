@@ -73,13 +73,18 @@ FROM unnest(CAST(:ids AS bigint[]), CAST(:looks AS timestamptz[]), CAST(:whys AS
 WHERE r.id = h.id
 """)
 REFUSE = text("""
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:subscribers AS bigint[]), CAST(:keys AS text[]),
+        CAST(:reasons AS text[]), CAST(:details AS text[])) WITH ORDINALITY
+        AS r (subscriber_id, sequence_key, reason, detail, n)),
+counted AS (
+    INSERT INTO refusal_count AS c (sequence_key, reason, shard, n)
+    SELECT sequence_key, reason, pg_backend_pid(), count(*) FROM r GROUP BY 1, 2 ORDER BY 1, 2
+    ON CONFLICT (sequence_key, reason, shard) DO UPDATE SET n = c.n + excluded.n)
 INSERT INTO entry_refusal AS f (subscriber_id, sequence_key, reason, n, detail)
 SELECT r.subscriber_id, r.sequence_key, r.reason, count(*),
     CAST((array_agg(r.detail ORDER BY r.n DESC))[1] AS jsonb)
-FROM unnest(CAST(:subscribers AS bigint[]), CAST(:keys AS text[]), CAST(:reasons AS text[]),
-            CAST(:details AS text[])) WITH ORDINALITY
-     AS r (subscriber_id, sequence_key, reason, detail, n)
-GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+FROM r GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 ON CONFLICT (subscriber_id, sequence_key, reason) DO UPDATE
 SET n = f.n + excluded.n, last_at = clock_timestamp(), detail = excluded.detail
 """)

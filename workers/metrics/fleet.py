@@ -22,6 +22,7 @@ from tasks.personalize import report as words
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
+from workers.metrics import arrivals
 from workers.metrics.process import gauge
 
 log = structlog.get_logger()
@@ -158,6 +159,7 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
     yield gauge(
         "dripfleet_fleet_sequence_paused", {(q.key,): q.paused_at is not None for q in sequences}
     )
+    yield from arrivals.look(connection, now)
 
 
 def _live(now: Overview) -> Labelled:
