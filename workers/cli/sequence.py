@@ -270,6 +270,7 @@ def prove_files(
     """Prove files as `apply` asks for it; without a database, on made-up subscribers."""
     from tasks.membership import segment_keys
     from tasks.sequence.publish import sample_subscribers, topic_keys
+    from tasks.sequence.unseen import seen
     from workers.cli.proof import installed_templates, prove
 
     root = templates or installed_templates()
@@ -281,7 +282,8 @@ def prove_files(
         topics = None if create_topics else topic_keys(connection)
         samples = sample_subscribers(connection)
         segments = segment_keys(connection)
-    return prove(files, root, topics=topics, segments=segments, samples=samples)
+        known = seen(connection)
+    return prove(files, root, topics=topics, segments=segments, samples=samples, known=known)
 
 
 def _tell(proof: Proof, findings: bool = True) -> None:
