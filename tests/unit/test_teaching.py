@@ -93,6 +93,17 @@ def test_a_misspelled_key_is_named_at_its_place_with_the_one_that_was_meant(
         ("sub.status", "subs.status", "did you mean 'sub'?"),
         ("event.pause_id", "evnt.pause_id", "did you mean 'event'?"),
         ("{id: pause, wait", "{id: hello, wait", "step id 'hello' is taken on line 29"),
+        (
+            "  - {after: 45d, reason",
+            "  - {event: purchase, reason: again}\n  - {after: 45d, reason",
+            "exit rule 3 says the same as the one on line 16",
+        ),
+        (
+            "      - {else: end}",
+            "      - {if: \"score('churn',  max_age='24h') >= 0.8\", next: end}\n"
+            "      - {else: end}",
+            "case 2 of step 'ask' asks what case 1 asked",
+        ),
         ("title: Everything", "title: Twice\ntitle: Everything", "stands twice in the sequence"),
     ],
 )
@@ -101,8 +112,9 @@ def test_a_misspelled_word_is_named_at_its_line_with_what_was_meant(
 ) -> None:
     assert SAMPLE.count(written) >= 1
     text = SAMPLE.replace(written, wrong, 1)
-    line = text[: text.index(wrong) + len(wrong)].count("\n") + 1
-    found = [each for each in findings(text) if each.line == line and said in each.message]
+    first = text[: text.index(wrong)].count("\n") + 1
+    lines = range(first, first + wrong.count("\n") + 1)
+    found = [each for each in findings(text) if each.line in lines and said in each.message]
     assert found and found[0].column > 0
 
 
