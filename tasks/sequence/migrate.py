@@ -108,6 +108,7 @@ class Effect:
         immediate_sends: those of `due_now` whose way has a mail before it has a wait.
         steps: the new version's, in its order, and those that are gone.
         reopened: people who had completed, and go on behind their end; none of `people`.
+        closed: the file lets them go on, but the sequence takes nobody new.
     """
 
     version: int
@@ -123,6 +124,7 @@ class Effect:
     mails_24h: int = 0
     steps: list[StepEffect] = field(default_factory=list)
     reopened: int = 0
+    closed: bool = False
 
 
 def edit(

@@ -136,7 +136,8 @@ def reopen(
     if new.publish.finished != "reopen":
         return
     asked = {"key": new.key, "version": version, "class": new.class_}
-    if connection.execute(DRAINS, {"key": new.key}).scalar_one():
+    effect.closed = bool(connection.execute(DRAINS, {"key": new.key}).scalar_one())
+    if effect.closed:
         return
     old = {version - 1: current}
     for row in connection.execute(DEFINITIONS, asked):
@@ -196,18 +197,24 @@ def _chunk(
         return
     been = _been(connection, rules, people)
     steps = {step.id: step for step in effect.steps}
+    # Whoever goes on at one step, in one zone, gets the same mails at the same time.
+    ahead: dict[tuple[str, str | None], tuple[bool, tuple[str, ...]]] = {}
     reopened = []
     for each in people:
         way = way_on(rules, each, been.get(each.id, frozenset()))
         if way is None:
             continue
         to, passed = way
-        landing = Landing("moved", to, False, now, lands=to)
+        if (to, each.zone) not in ahead:
+            landing = Landing("moved", to, False, now, lands=to)
+            at_once = rules.at_once(landing, each.zone, now)
+            ahead[to, each.zone] = at_once, rules.mails(landing, each.zone, now)
+        at_once, mails = ahead[to, each.zone]
         effect.reopened += 1
         steps[to].reopened += 1
         effect.due_now += 1
-        effect.immediate_sends += rules.at_once(landing, each.zone, now)
-        for step_id in rules.mails(landing, each.zone, now):
+        effect.immediate_sends += at_once
+        for step_id in mails:
             steps[step_id].mails_24h += 1
             effect.mails_24h += 1
         reopened.append(moves.Reopened(each.id, to, sorted(passed)))

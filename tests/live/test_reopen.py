@@ -31,6 +31,7 @@ from tests.live.test_edit import (
     step_of,
     text_of,
 )
+from workers.cli.edit import in_words
 
 REOPEN = "publish: {finished: reopen}\n"
 END = "  - {id: end, exit: {reason: completed}}\n"
@@ -155,6 +156,7 @@ def test_nobody_goes_on_in_a_sequence_that_drains(database: Database) -> None:
     new = text_of(A, B, publish=REOPEN)
     said = planned(database, new)
     assert published(database, new).effect == said and said.reopened == 0
+    assert in_words(said).endswith("stays so, since the sequence takes nobody new")
 
 
 def test_their_mails_count_as_mails_at_once(database: Database) -> None:

@@ -85,10 +85,12 @@ def in_words(effect: Effect, *, done: bool = False) -> str:
         ]
     elif not effect.people:
         told = ["nobody is under way"]
+    if effect.closed:
+        told.append("who had completed stays so, since the sequence takes nobody new")
     if effect.reopened:
         told.append(f"{number(effect.reopened)} who had completed go on (finished: reopen)")
     elif not effect.people:
-        return told[0]
+        return ", ".join(told)
     told += [f"{number(n)} {word}" for word, n in (
         ("moved", effect.moved), ("retimed", effect.retimed), ("removed", effect.removed),
     ) if n]  # fmt: skip

@@ -119,7 +119,7 @@ def apply(
             if done.templates:
                 news += f"; new sources for {', '.join(done.templates)}"
             if done.effect is not None and (
-                done.effect.people or done.effect.stay or done.effect.reopened
+                done.effect.people or done.effect.stay or done.effect.reopened or done.effect.closed
             ):
                 news += f"; {edit.in_words(done.effect, done=True)}"
             say(f"{done.key}: {news}")
