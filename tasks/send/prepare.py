@@ -19,10 +19,11 @@ from tasks.errors import Misconfigured, Permanent
 from tasks.moves.claim import Claimed
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
-from tasks.send.envelope import Envelope, wire_body
+from tasks.send.envelope import Envelope, stuffed, wire_body
 from tasks.send.mail import Mail, Ticket
-from tasks.send.render import Bundle, Rendered, compiled
+from tasks.send.render import Bundle, Rendered
 from tasks.send.settings import SendSettings
+from tasks.send.skeleton import skeleton
 from tasks.send.tokens import unsubscribe_token
 
 TOKEN_KEY = "k1"
@@ -165,8 +166,10 @@ class Preparer:
         try:
             if row.body is not None and row.content_sha256 is not None:
                 octets, sha256 = row.body, row.content_sha256
+                body = wire_body(octets)
             else:
                 octets, sha256 = self._compose(stream, row, rendered)
+                body = stuffed(octets)
             if row.maybe_delivered and sha256 != row.content_sha256:
                 return Changed(row)
             sender = self._settings.bounce_address or stream.sender.address
@@ -179,7 +182,7 @@ class Preparer:
                 row.address,
                 sha256,
                 Envelope(sender, row.address),
-                wire_body(octets),
+                body,
                 ticket,
                 octets if stream.may_resend and row.body is None else None,
             )
@@ -189,13 +192,15 @@ class Preparer:
     def _compose(
         self, stream: Stream, row: Claimed, rendered: Rendered | None
     ) -> tuple[bytes, bytes]:
-        if rendered is None:
-            mail = compiled(self.bundle(row.template_version))
-            rendered = mail.render(self.variables(stream, row.id, row.variables))
         facts = Facts(
             row.rfc_message_id, row.address, row.frozen_at, row.effect_key, self._token(row.id)
         )
-        content = compose(rendered, message=facts, sender=stream.sender)
+        if rendered is None:
+            variables = self.variables(stream, row.id, row.variables)
+            laid = skeleton(self.bundle(row.template_version), tuple(variables["sender"].items()))
+            content = laid.compose(variables, message=facts, sender=stream.sender)
+        else:
+            content = compose(rendered, message=facts, sender=stream.sender)
         return content.octets, content.sha256
 
     def _token(self, message_id: int) -> str:

@@ -34,6 +34,7 @@ LARGEST_SOURCE = 256_000  # characters of one template file
 _PARSER = Sandbox({})
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*")
 _PART = re.compile(r"(subject|body)\.txt|body\.html|_base/[a-z0-9][a-z0-9_-]*\.(txt|html)")
+_BLANKS = re.compile(r"[ \t]+")
 _UNKNOWN = re.compile(r"'(\w+)' is undefined|has no attribute '(\w+)'")
 
 
@@ -198,7 +199,7 @@ class CompiledMail:
         of a variable in it.
         """
         variables = {"words": {}, **variables}
-        subject = re.sub(r"[ \t]+", " ", self._part("subject.txt", variables).strip())
+        subject = one_line(self._part("subject.txt", variables))
         text = self._part("body.txt", variables)
         html = self._part("body.html", variables) if "body.html" in self._templates else None
         return Rendered(subject, text, html)
@@ -272,6 +273,11 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[Template, int]]:
         if template is not None:
             yield template, trace.tb_lineno
         trace = trace.tb_next
+
+
+def one_line(subject: str) -> str:
+    """A rendered subject, stripped, its runs of blanks made one."""
+    return _BLANKS.sub(" ", subject.strip())
 
 
 def compile(bundle: Bundle) -> CompiledMail:
