@@ -1,4 +1,4 @@
-"""From a claimed row to a mail ready for the wire: render, compose, compare with what was frozen.
+"""From a claimed row to a mail ready for the wire: compose, compare with what was frozen, sign.
 
 What cannot become a mail is a value too: the store makes the move that it asks for.
 """
@@ -19,6 +19,7 @@ from tasks.errors import Misconfigured, Permanent
 from tasks.moves.claim import Claimed
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
+from tasks.send.dkim import Keyring
 from tasks.send.envelope import Envelope, stuffed, wire_body
 from tasks.send.mail import Mail, Ticket
 from tasks.send.render import Bundle, Rendered
@@ -72,12 +73,17 @@ Prepared: TypeAlias = Mail | Unsendable | Dangerous | Changed
 
 
 class Preparer:
-    """Renders and composes for one process; called from many threads."""
+    """Renders, composes and signs for one process; called from many threads.
+
+    Raises:
+        Misconfigured: a DKIM key cannot be used.
+    """
 
     def __init__(self, database: Database, settings: SendSettings) -> None:
         self._database = database
         self._settings = settings
         self._secret = settings.secret_token.get_secret_value().encode()
+        self._keys = Keyring.of(settings.dkim_keys)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -166,10 +172,10 @@ class Preparer:
         try:
             if row.body is not None and row.content_sha256 is not None:
                 octets, sha256 = row.body, row.content_sha256
-                body = wire_body(octets)
+                body = wire_body(self._signed(stream, row, octets))
             else:
                 octets, sha256 = self._compose(stream, row, rendered)
-                body = stuffed(octets)
+                body = stuffed(self._signed(stream, row, octets))
             if row.maybe_delivered and sha256 != row.content_sha256:
                 return Changed(row)
             sender = self._settings.bounce_address or stream.sender.address
@@ -202,6 +208,9 @@ class Preparer:
         else:
             content = compose(rendered, message=facts, sender=stream.sender)
         return content.octets, content.sha256
+
+    def _signed(self, stream: Stream, row: Claimed, octets: bytes) -> bytes:
+        return self._keys.sign(octets, stream.sender.address, row.frozen_at) + octets
 
     def _token(self, message_id: int) -> str:
         return unsubscribe_token(self._secret, TOKEN_KEY, message_id)

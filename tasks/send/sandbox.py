@@ -216,6 +216,9 @@ class _Code(CodeGenerator):
         super().visit_Include(node, frame)
 
     def visit_Operand(self, node: nodes.Operand, frame: Frame) -> None:
+        if isinstance(node.expr, nodes.Const):
+            super().visit_Operand(node, frame)
+            return
         self.write(f" {operators[node.op]} environment.read_through(")
         self.visit(node.expr, frame)
         self.write(")")

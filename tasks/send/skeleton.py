@@ -70,14 +70,11 @@ class Skeleton:
 
     def _pieces(self, template: Template, known: dict[str, object]) -> list[str]:
         context = self._sandbox.context_class(self._sandbox, known, template.name, template.blocks)
-        pieces: list[str] = []
-        size = 0
         with budget():
-            for piece in template.root_render_func(context):
-                size += len(piece)
-                if size > LARGEST_PART:
-                    raise Refused("its output is too large")
-                pieces.append(piece)
+            # What repeats here is paid for by the turn, and text of the template is not copied.
+            pieces = list(template.root_render_func(context))
+        if sum(map(len, pieces)) > LARGEST_PART:
+            raise Refused("its output is too large")
         return pieces
 
 
