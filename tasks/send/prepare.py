@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parseaddr
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import text
 
@@ -19,13 +19,15 @@ from tasks.errors import Misconfigured, Permanent
 from tasks.moves.claim import Claimed
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
-from tasks.send.dkim import Keyring
 from tasks.send.envelope import Envelope, stuffed, wire_body
 from tasks.send.mail import Mail, Ticket
 from tasks.send.render import Bundle, Rendered
 from tasks.send.settings import SendSettings
 from tasks.send.skeleton import skeleton
 from tasks.send.tokens import unsubscribe_token
+
+if TYPE_CHECKING:
+    from tasks.send.dkim import Keyring
 
 TOKEN_KEY = "k1"
 # The wall time holds for a child with all its rows; a busy machine must not make a row guilty.
@@ -83,7 +85,11 @@ class Preparer:
         self._database = database
         self._settings = settings
         self._secret = settings.secret_token.get_secret_value().encode()
-        self._keys = Keyring.of(settings.dkim_keys)
+        self._keys: Keyring | None = None
+        if settings.dkim_keys:
+            from tasks.send.dkim import Keyring  # late: 8 MB that not every worker needs
+
+            self._keys = Keyring.of(settings.dkim_keys)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -210,6 +216,8 @@ class Preparer:
         return content.octets, content.sha256
 
     def _signed(self, stream: Stream, row: Claimed, octets: bytes) -> bytes:
+        if self._keys is None:
+            return octets
         return self._keys.sign(octets, stream.sender.address, row.frozen_at) + octets
 
     def _token(self, message_id: int) -> str:
