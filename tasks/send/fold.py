@@ -11,15 +11,15 @@ Where a template does what cannot be resolved beforehand, it is left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from jinja2 import Template, meta, nodes
-from jinja2.compiler import Frame
+from jinja2.runtime import Context
 
+from tasks.send.laid_code import LaidCode
 from tasks.send.quoted import Fixed
-from tasks.send.sandbox import Sandbox, budget
-from tasks.send.sandbox import _Code as _PaidCode
+from tasks.send.sandbox import EXACT, TURN, Sandbox, budget, filled, plain_fields, spend
 
 # What gives names a meaning, so that where it stands matters.
 _NAMING = (
@@ -34,26 +34,6 @@ _ELSEWHERE = (*_NAMING, nodes.Block, nodes.Extends, nodes.FilterBlock, nodes.Inc
 _OF_A_PLACE = {"self", "super", "caller", "varargs", "kwargs"}
 
 
-class _LaidCode(_PaidCode):
-    """Text around expressions comes out as `Fixed` pieces, and a key of an object in one look."""
-
-    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:
-        name = self.temporary_identifier()
-        self.write(f"({name}[{node.attr!r}] if type({name} := ")
-        self.visit(node.node, frame)
-        self.write(f") is dict and {node.attr!r} in {name}")
-        self.write(f" else environment.getattr({name}, {node.attr!r}))")
-
-    def _output_const_repr(self, group: Iterable[Any]) -> str:
-        text = "".join(group)
-        sandbox = cast(FoldingSandbox, self.environment)
-        piece = Fixed(text)
-        if not piece.worthwhile:
-            return repr(text)
-        sandbox.fixed.append(piece)
-        return f"environment.fixed[{len(sandbox.fixed) - 1}]"
-
-
 class FoldingSandbox(Sandbox):
     """The sandbox of one bundle and of values that are the same in every mail of it.
 
@@ -62,7 +42,8 @@ class FoldingSandbox(Sandbox):
         known: name → its value in every mail.
     """
 
-    code_generator_class = _LaidCode
+    code_generator_class = LaidCode
+    exact = EXACT
 
     def __init__(self, parts: Mapping[str, str], known: Mapping[str, object]) -> None:
         super().__init__(parts)
@@ -75,6 +56,14 @@ class FoldingSandbox(Sandbox):
         bound = {name for tree in trees.values() for name in _bound(tree)}
         self._known = {name: value for name, value in known.items() if name not in bound}
         self._apart = _on_their_own(trees)
+
+    def formatted(self, context: Context, text: str, values: tuple[object, ...]) -> Any:
+        """`text.format(*values)`; called by compiled code."""
+        fields = plain_fields(text)
+        if fields is None or not all(type(each) in EXACT for each in values):
+            return self.call(context, self.getattr(text, "format"), *values)
+        spend(TURN + 2 * len(text))
+        return filled(fields, values)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         if name is None or name in self._apart:

@@ -266,11 +266,11 @@ class _EscapeFormat(_Format, SandboxedEscapeFormatter):
 
 
 # What Python itself formats, with nothing to reach for behind it.
-_EXACT = {str, int, float}
+EXACT = frozenset({str, int, float})
 
 
 @lru_cache(maxsize=1024)
-def _plain_fields(text: str) -> tuple[tuple[str, str | None], ...] | None:
+def plain_fields(text: str) -> tuple[tuple[str, str | None], ...] | None:
     """(text before, specification) of each field, if all are `{}` or `{:…}`; else None."""
     fields = []
     try:
@@ -283,7 +283,7 @@ def _plain_fields(text: str) -> tuple[tuple[str, str | None], ...] | None:
     return tuple(fields)
 
 
-def _filled(fields: tuple[tuple[str, str | None], ...], values: Iterable[object]) -> str:
+def filled(fields: tuple[tuple[str, str | None], ...], values: Iterable[object]) -> str:
     """What the sandboxed formatters make of such fields, for the same price."""
     left = iter(values)
     pieces = []
@@ -400,7 +400,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if not isinstance(text, str) or value.__name__ != "format":
             return None
         kind = type(text)
-        fields = _plain_fields(text) if kind is str else None
+        fields = plain_fields(text) if kind is str else None
         formatter = (
             _EscapeFormat(self, escape=text.escape)
             if isinstance(text, Markup)
@@ -409,8 +409,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         def formatted(*args: Any, **kwargs: Any) -> str:
             spend(len(text))
-            if fields is not None and all(type(each) in _EXACT for each in args) and not kwargs:
-                return _filled(fields, args)
+            if fields is not None and not kwargs and all(type(each) in EXACT for each in args):
+                return filled(fields, args)
             return kind(formatter.vformat(text, args, kwargs))
 
         return formatted
