@@ -41,6 +41,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*")
 _PART = re.compile(
     rf"({locales.FOLDER}/)?((subject|body)\.txt|body\.html)|_base/[a-z0-9][a-z0-9_-]*\.(txt|html)"
 )
+_BLANKS = re.compile(r"[ \t]+")
 _UNKNOWN = re.compile(r"'(\w+)' is undefined|has no attribute '(\w+)'")
 
 
@@ -216,11 +217,16 @@ class CompiledMail:
         """
         variables = {"words": {}, "event": {}, **variables}
         at = self.at(variables)
-        subject = re.sub(r"[ \t]+", " ", self._part(f"{at}subject.txt", variables).strip())
+        subject = one_line(self._part(f"{at}subject.txt", variables))
         text = self._part(f"{at}body.txt", variables)
         page = f"{at}body.html"
         html = self._part(page, variables) if page in self._templates else None
         return Rendered(subject, text, html)
+
+    @property
+    def places(self) -> list[str]:
+        """What may stand before the names of a mail's parts: nothing, and each of its languages."""
+        return ["", *(f"{locale}/" for locale in self.bundle.locales)]
 
     def at(self, variables: Mapping[str, object]) -> str:
         """What stands before the names of this subscriber's parts: ``de/``, or nothing."""
@@ -298,6 +304,11 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[Template, int]]:
         if template is not None:
             yield template, trace.tb_lineno
         trace = trace.tb_next
+
+
+def one_line(subject: str) -> str:
+    """A rendered subject, stripped, its runs of blanks made one."""
+    return _BLANKS.sub(" ", subject.strip())
 
 
 def compile(bundle: Bundle) -> CompiledMail:

@@ -21,6 +21,7 @@ from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
 from workers.doctor import content, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
+from workers.doctor.signatures import signatures
 from workers.doctor.words import texts
 from workers.settings import FleetSettings
 
@@ -46,6 +47,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("quarantine", quarantined),
         ("transactions", transactions),
         ("templates", templates),
+        ("signatures", signatures),
         ("schedules", schedules),
         ("segments", segments),
         ("segment runs", segment_runs.runs),
