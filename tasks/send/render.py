@@ -90,6 +90,11 @@ class Bundle:
         """The locales that it has a folder for, such as ``de`` and ``de-AT``."""
         return locales.in_parts(self.parts)
 
+    def at(self, locale: object) -> str:
+        """What stands before the names of the parts for a subscriber's locale: ``de/``, or nothing."""
+        found = locales.choose(self.locales, locale)
+        return f"{found}/" if found else ""
+
     def file(self, path: str) -> str:
         """Where `path` is found below `templates/`."""
         return path if path.startswith("_base/") else f"{self.name}/{path}"
@@ -214,19 +219,13 @@ class CompiledMail:
         of a variable in it.
         """
         variables = {"words": {}, **variables}
-        at = self.at(variables)
+        subscriber = variables.get("subscriber")
+        at = self.bundle.at(subscriber.get("locale") if isinstance(subscriber, Mapping) else None)
         subject = re.sub(r"[ \t]+", " ", self._part(f"{at}subject.txt", variables).strip())
         text = self._part(f"{at}body.txt", variables)
         page = f"{at}body.html"
         html = self._part(page, variables) if page in self._templates else None
         return Rendered(subject, text, html)
-
-    def at(self, variables: Mapping[str, object]) -> str:
-        """What stands before the names of this subscriber's parts: ``de/``, or nothing."""
-        subscriber = variables.get("subscriber")
-        wanted = subscriber.get("locale") if isinstance(subscriber, Mapping) else None
-        found = locales.choose(self.bundle.locales, wanted)
-        return f"{found}/" if found else ""
 
     def _part(self, path: str, variables: Mapping[str, object]) -> str:
         template = self._templates[path]

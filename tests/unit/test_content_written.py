@@ -32,6 +32,7 @@ MAIL = SubjectLines(
 ROWS = [
     {"figure": "words", "theirs": 80.0, "ours": 112.0},
     {"figure": "words_of_offers", "theirs": 3, "ours": 0},
+    {"figure": "sentiment", "theirs": 0.25, "ours": 0.918},
     {"figure": "days_between_mails", "theirs": 4.0, "ours": None},
 ]
 
