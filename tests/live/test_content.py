@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -176,9 +177,13 @@ def typed(
 def test_a_brief_becomes_a_sequence_that_validates_without_any_model(
     typed: Any, tmp_path: Path
 ) -> None:
-    code, told, said = typed("draft", "spring", "--brief", BRIEF, "--goal", "purchase")
+    code, told, said = typed(
+        "draft", "spring", "--brief", BRIEF, "--goal", "purchase", "--mails", "2"
+    )
     assert code == ExitCode.OK and "no language model" in said
     assert "spring.yaml" in told["written"] and len(told["written"]) == 10
+    assert "templates/_base/layout.html" in told["written"], "a folder without a frame gets ours"
+    assert 'class="card"' in (tmp_path / "templates/_base/layout.html").read_text()
     assert (
         main(["sequence", "validate", "spring.yaml", "--templates", "templates", "--offline"]) == 0
     )
@@ -207,7 +212,7 @@ def test_an_answer_that_is_refused_twice_writes_nothing(
 
 
 def test_lines_become_templates_beside_the_one_that_there_is(typed: Any, tmp_path: Path) -> None:
-    typed("draft", "spring", "--brief", BRIEF)
+    typed("draft", "spring", "--brief", BRIEF, "--mails", "1")
     words: Sequence[str] = (
         "subject-lines", "spring.yaml:mail-1", "-n", "2", "--templates", "templates", "--write",
     )  # fmt: skip
@@ -218,6 +223,13 @@ def test_lines_become_templates_beside_the_one_that_there_is(typed: Any, tmp_pat
     assert sorted(p.name for p in made.iterdir()) == ["body.html", "body.txt", "subject.txt"]
     assert made.joinpath("subject.txt").read_text().strip() == told["lines"][1]["subject"]
     assert typed(*words)[0] == ExitCode.FAULT, "nothing is written over"
+
+
+def test_no_line_holds_what_is_true_of_one_subscriber_alone(typed: Any) -> None:
+    code, told, _ = typed("subject-lines", "win-back/hello", "-n", "5")
+    assert code == ExitCode.OK and told["lines"]
+    said = " ".join([told["subject"], *(line["subject"] for line in told["lines"])])
+    assert not re.search(r"\d|Ada", said), "the made-up Ada has three orders"
 
 
 def test_a_comparison_is_told_in_sentences_from_its_figures(typed: Any, tmp_path: Path) -> None:
