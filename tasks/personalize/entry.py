@@ -1,4 +1,4 @@
-"""The personalize pool's entry points: texts that are wanted, and work on content, until none is left."""
+"""The personalize pool's entry points: batches whose time it is, wanted texts, and work on content."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from celery import shared_task
 
 from tasks import names
 from tasks.base import FleetTask, database, ring
+from tasks.personalize.batches import Batches
 from tasks.personalize.desk import Desk
 from tasks.personalize.settings import ModelSettings
 from tasks.personalize.work import Writer
@@ -23,14 +24,25 @@ def writer() -> Writer:
     return Writer(database(), ModelSettings())
 
 
+@cache
+def batches() -> Batches:
+    """Who moves batches on, of this process."""
+    return Batches(database(), ModelSettings())
+
+
 @shared_task(base=FleetTask, name=names.WRITE)
 def write() -> dict[str, int]:
-    """Make wanted texts, for as long as a doorbell may take."""
+    """Move batches on and make wanted texts, for as long as a doorbell may take."""
     until = time.monotonic() + BUDGET
-    told = writer().work(lambda: time.monotonic() >= until)
-    if time.monotonic() >= until:
+
+    def over() -> bool:
+        return time.monotonic() >= until
+
+    moves = batches().work(over)
+    told = writer().work(over)
+    if over():
         ring(names.WRITE, names.tick())
-    return told
+    return told | {"batches": moves}
 
 
 @cache

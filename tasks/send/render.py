@@ -41,6 +41,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*")
 _PART = re.compile(
     rf"({locales.FOLDER}/)?((subject|body)\.txt|body\.html)|_base/[a-z0-9][a-z0-9_-]*\.(txt|html)"
 )
+_BLANKS = re.compile(r"[ \t]+")
 _UNKNOWN = re.compile(r"'(\w+)' is undefined|has no attribute '(\w+)'")
 
 
@@ -90,11 +91,6 @@ class Bundle:
     def locales(self) -> tuple[str, ...]:
         """The locales that it has a folder for, such as ``de`` and ``de-AT``."""
         return locales.in_parts(self.parts)
-
-    def at(self, locale: object) -> str:
-        """What stands before the names of the parts for a subscriber's locale: ``de/``, or nothing."""
-        found = locales.choose(self.locales, locale)
-        return f"{found}/" if found else ""
 
     def file(self, path: str) -> str:
         """Where `path` is found below `templates/`."""
@@ -216,17 +212,28 @@ class CompiledMail:
         """The mail for one subscriber.
 
         `variables` are JSON values under `subscriber`, `sender` and `unsubscribe`, `words` where a
-        model filled slots, and `event` where one let them in. Every fault is `Permanent`, with file and line, and never with a value
-        of a variable in it.
+        model filled slots, and `event` where one let them in. Every fault is `Permanent`, with file
+        and line, and never with a value of a variable in it.
         """
         variables = {"words": {}, "event": {}, **variables}
-        subscriber = variables.get("subscriber")
-        at = self.bundle.at(subscriber.get("locale") if isinstance(subscriber, Mapping) else None)
-        subject = re.sub(r"[ \t]+", " ", self._part(f"{at}subject.txt", variables).strip())
+        at = self.at(variables)
+        subject = one_line(self._part(f"{at}subject.txt", variables))
         text = self._part(f"{at}body.txt", variables)
         page = f"{at}body.html"
         html = self._part(page, variables) if page in self._templates else None
         return Rendered(subject, text, html)
+
+    @property
+    def places(self) -> list[str]:
+        """What may stand before the names of a mail's parts: nothing, and each of its languages."""
+        return ["", *(f"{locale}/" for locale in self.bundle.locales)]
+
+    def at(self, variables: Mapping[str, object]) -> str:
+        """What stands before the names of this subscriber's parts: ``de/``, or nothing."""
+        subscriber = variables.get("subscriber")
+        wanted = subscriber.get("locale") if isinstance(subscriber, Mapping) else None
+        found = locales.choose(self.bundle.locales, wanted)
+        return f"{found}/" if found else ""
 
     def _part(self, path: str, variables: Mapping[str, object]) -> str:
         template = self._templates[path]
@@ -297,6 +304,11 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[Template, int]]:
         if template is not None:
             yield template, trace.tb_lineno
         trace = trace.tb_next
+
+
+def one_line(subject: str) -> str:
+    """A rendered subject, stripped, its runs of blanks made one."""
+    return _BLANKS.sub(" ", subject.strip())
 
 
 def compile(bundle: Bundle) -> CompiledMail:

@@ -181,7 +181,7 @@ def test_a_brief_becomes_a_sequence_that_validates_without_any_model(
         "draft", "spring", "--brief", BRIEF, "--goal", "purchase", "--mails", "2"
     )
     assert code == ExitCode.OK and "no language model" in said
-    assert "spring.yaml" in told["written"] and len(told["written"]) == 10
+    assert "spring.yaml" in told["written"] and len(told["written"]) == 9
     assert "templates/_base/layout.html" in told["written"], "a folder without a frame gets ours"
     assert 'class="card"' in (tmp_path / "templates/_base/layout.html").read_text()
     assert (

@@ -98,7 +98,6 @@ def test_a_bundle_holds_every_base_it_names_and_survives_storage() -> None:
         "body.html",
         "_base/footer.txt",
         "_base/layout.html",
-        "_base/style.html",
     }
     stored = Bundle.from_json(read.to_json())
     assert stored == read and stored.sha256 == read.sha256 and len(read.sha256) == 32

@@ -20,7 +20,7 @@ from workers.cli.render import emit, say
 if TYPE_CHECKING:
     from tasks.personalize.draft import Draft
 
-FRAMES = ("_base/layout.html", "_base/style.html", "_base/footer.txt")
+FRAMES = ("_base/layout.html", "_base/footer.txt")
 _BODY = re.compile(r"\{%-?\s*block\s+body\b")
 
 

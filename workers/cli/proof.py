@@ -25,6 +25,7 @@ from tasks.send.render import Bundle, Rendered, bundle_from_folder
 from tasks.send.settings import SendSettings
 from tasks.sequence.asked_segments import segment_findings
 from tasks.sequence.publish import MADE_UP, Sample, template_names
+from tasks.sequence.unseen import Seen, unseen
 from tasks.sequence.validate import validate
 from workers.cli import personal
 
@@ -83,6 +84,7 @@ def prove(
     topics: set[str] | None = None,
     segments: set[str] | None = None,
     samples: Sequence[Sample] = (),
+    known: Seen | None = None,
 ) -> Proof:
     """Read every file, look up what it names, and render its templates.
 
@@ -92,6 +94,7 @@ def prove(
         topics: those that exist; None takes every topic for one that does.
         segments: those that exist; None takes every segment for one that does.
         samples: whom to render for; empty: made-up subscribers.
+        known: the scores, labels and events that there are; a name near one of them is warned of.
 
     Raises:
         Transient: no child could be started to render in.
@@ -123,8 +126,13 @@ def prove(
             topics=topics or (),
         )
         found += segment_findings(
-            sequence, loaded.located, lambda key: segments is None or key in segments
+            sequence,
+            loaded.located,
+            lambda key: segments is None or key in segments,
+            segments or (),
         )
+        if known is not None:
+            proof.warnings += map(str, unseen(sequence, loaded.located, known))
         for name in template_names(sequence):
             if kitchen.exists(name) and (fault := kitchen.fault(name)) is not None:
                 found.append(_finding(loaded, name, fault))
@@ -134,7 +142,7 @@ def prove(
         if not found:
             bundles = {name: kitchen.bundles[name] for name in template_names(sequence)}
             proof.prepared.append(Prepared(path, source, loaded, bundles, prompts))
-    proof.warnings = kitchen.warnings
+    proof.warnings += kitchen.warnings
     return proof
 
 
