@@ -192,6 +192,13 @@ def test_the_piece_of_an_experiment_is_as_the_schema_names_it() -> None:
     assert all(send["next"] == "lost" and "personalize" in send["send"] for send in sends)
 
 
+def test_no_arm_falls_through_to_the_mail_of_the_next_one() -> None:
+    from ruamel.yaml import YAML
+
+    _, *sends, last = YAML(typ="safe", pure=True).load(experiment(Place("a/b"), ["a", "b"]))
+    assert {send["next"] for send in sends} == {last["id"]} == {"mail-after"} and "exit" in last
+
+
 def test_the_brief_alone_allows_an_offer() -> None:
     asked = Draft(
         "sale", "There is a discount of 20 % on vinyl in the spring. Come and have a look."

@@ -126,7 +126,8 @@ def experiment(place: Place, arms: list[str]) -> str:
     def flow(pairs: dict[str, Any]) -> str:
         return "{" + ", ".join(f"{name}: {value}" for name, value in pairs.items()) + "}"
 
-    after = f", next: {place.next}" if place.next else ""
+    # Without it each arm would fall through to the mail of the next one.
+    after = place.next or f"{place.step}-after"
     words = f", personalize: {place.personalize}" if place.personalize else ""
     lines = [
         f"  - id: {place.step}-subject",
@@ -137,9 +138,11 @@ def experiment(place: Place, arms: list[str]) -> str:
         f"    paths: {flow(step)}",
     ]
     lines += [
-        f"  - {{id: {step[arm]}, send: {{template: {template}{words}}}{after}}}"
+        f"  - {{id: {step[arm]}, send: {{template: {template}{words}}}, next: {after}}}"
         for arm, template in ways.items()
     ]
+    if place.next is None:
+        lines.append(f"  - {{id: {after}, exit: {{reason: completed}}}}   # or what comes next")
     return "\n".join(lines) + "\n"
 
 
