@@ -213,6 +213,7 @@ def _chunk(
         effect.reopened += 1
         steps[to].reopened += 1
         effect.due_now += 1
+        steps[to].due_now += 1
         effect.immediate_sends += at_once
         for step_id in mails:
             steps[step_id].mails_24h += 1

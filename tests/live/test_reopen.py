@@ -76,7 +76,8 @@ def test_an_appended_step_is_run_for_those_who_had_completed(database: Database,
     effect = published(database, new).effect
     assert effect == said
     assert (said.people, said.reopened, said.due_now, said.immediate_sends) == (0, 3, 3, 3)
-    assert (step_of(said, "b").reopened, step_of(said, "b").mails_24h) == (3, 3)
+    there = step_of(said, "b")
+    assert (there.reopened, there.due_now, there.mails_24h) == (3, 3, 3)
     walk(database)
     assert mails(database) == {"a": 3, "b": 3, "c": 3}
     with database.transaction() as connection:
