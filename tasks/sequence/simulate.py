@@ -281,6 +281,9 @@ class _World:
         for step_id, rule in way.course.waits:
             position = way.position
             began = position.started_at if position.step_id == step_id else None
+            # Who was held by a pause, or looked at in vain, waits since before that.
+            if began is not None and position.rule and "began" in position.rule:
+                began = datetime.fromisoformat(position.rule["began"])
             for name, at, of_sequence, of in way.who.events:
                 counts = began is not None and at > began
                 if rule.of is not None:
