@@ -102,6 +102,12 @@ def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
         connection.execute(
             text("INSERT INTO word_count VALUES ('one-mail', 'mail', 1, 'model', 3)")
         )
+        connection.execute(
+            text(
+                "INSERT INTO model_circuit VALUES"
+                " ('gpt', clock_timestamp() + interval '60 s', 3, 'answers 429')"
+            )
+        )
         connection.execute(text("INSERT INTO tick VALUES ('upkeep.reap', clock_timestamp())"))
         arrivals(connection)
     registry = registered(FleetCollector(fleet.database, valkey_url))
@@ -129,6 +135,9 @@ def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
     assert registry.get_sample_value(heard) == pytest.approx(60, abs=30)
     worded = {"sequence": "one-mail", "outcome": "model"}
     assert registry.get_sample_value("dripfleet_fleet_words", worded) == 3
+    closed = registry.get_sample_value("dripfleet_fleet_model_closed_seconds", {"model": "gpt"})
+    assert closed is not None and 0 < closed <= 60
+    assert registry.get_sample_value("dripfleet_fleet_texts_wanted", {"reason": "budget"}) == 0
     ended = {"sequence": "one-mail", "step": "mail", "outcome": "sent"}
     assert registry.get_sample_value("dripfleet_fleet_outcomes", ended) == 3
     assert registry.get_sample_value("dripfleet_fleet_workers", {"pool": "send"}) == 1

@@ -19,8 +19,9 @@ from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
-from workers.doctor import segment_runs
+from workers.doctor import content, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
+from workers.doctor.signatures import signatures
 from workers.doctor.words import texts
 from workers.settings import FleetSettings
 
@@ -46,11 +47,13 @@ def look(database: Database) -> Iterator[Finding]:
         ("quarantine", quarantined),
         ("transactions", transactions),
         ("templates", templates),
+        ("signatures", signatures),
         ("schedules", schedules),
         ("segments", segments),
         ("segment runs", segment_runs.runs),
         ("refused events", refused_events),
         ("words", texts),
+        ("content", content.jobs),
         ("webhooks", webhooks),
     ):
         try:
