@@ -84,8 +84,6 @@ def ahead_of_the_end(edit: Edit, version: int, last: str) -> str | None:
 
 def _parts(step: Step) -> bool:
     """Whether ways part at a step: that one of them ended says not where another would lead."""
-    if isinstance(step, BranchStep | ExitStep):
-        return True
     event = step.until_event if isinstance(step, WaitStep) else None
     return len(successors(step)) > 1 or (event is not None and event.on_timeout != step.next)
 
@@ -213,6 +211,7 @@ def _chunk(
         effect.reopened += 1
         steps[to].reopened += 1
         effect.due_now += 1
+        steps[to].due_now += 1
         effect.immediate_sends += at_once
         for step_id in mails:
             steps[step_id].mails_24h += 1
