@@ -6,8 +6,9 @@ retry weeks later finds the very sources it began with; at send time no file is 
 
 Variables of a template: `subscriber.first_name`, `.locale`, `.zone`, `.attributes.*`;
 `sender.name`, `.postal_address`; `unsubscribe.mailto` (a whole `mailto:` URL); `words.SLOT`, where
-a model filled the slots of a prompt, all of them or none. A missing one
-raises; `| default('…')` is for those that may be missing, `| default('…', true)` for empty ones.
+a model filled the slots of a prompt, all of them or none; `event.NAME`, the properties of the event
+that let somebody in, none where another door did. A missing one raises; `| default('…')` is for
+those that may be missing, `| default('…', true)` for empty ones.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from tasks.errors import Permanent
 from tasks.send.sandbox import Refused, Sandbox, budget
 
 LARGEST_PART = 1_000_000  # characters of a rendered subject, text or html
+NOT_EVERYWHERE: Mapping[str, object] = MappingProxyType({"words": {}, "event": {}})
+"""Names that mails may have or not, and what stands for them where they have not."""
 LARGEST_SOURCE = 256_000  # characters of one template file
 
 _PARSER = Sandbox({})
@@ -194,11 +197,11 @@ class CompiledMail:
     def render(self, variables: Mapping[str, object]) -> Rendered:
         """The mail for one subscriber.
 
-        `variables` are JSON values under `subscriber`, `sender` and `unsubscribe`, and `words` where
-        a model filled slots. Every fault is `Permanent`, with file and line, and never with a value
+        `variables` are JSON values under `subscriber`, `sender` and `unsubscribe`, `words` where a
+        model filled slots, and `event` where one let them in. Every fault is `Permanent`, with file and line, and never with a value
         of a variable in it.
         """
-        variables = {"words": {}, **variables}
+        variables = {**NOT_EVERYWHERE, **variables}
         subject = one_line(self._part("subject.txt", variables))
         text = self._part("body.txt", variables)
         html = self._part("body.html", variables) if "body.html" in self._templates else None

@@ -18,7 +18,7 @@ from jinja2 import Template
 from tasks.send.content import Content, Facts, Sender, assemble, boundary_of, compose
 from tasks.send.fold import FoldingSandbox
 from tasks.send.quoted import encoded_pieces
-from tasks.send.render import LARGEST_PART, Bundle, compiled, one_line
+from tasks.send.render import LARGEST_PART, NOT_EVERYWHERE, Bundle, compiled, one_line
 from tasks.send.sandbox import Refused, budget
 
 
@@ -53,7 +53,7 @@ class Skeleton:
             Permanent: as `CompiledMail.render` and `content.compose` do.
         """
         try:
-            known = {**self._sandbox.globals, "words": {}, **variables}
+            known = {**self._sandbox.globals, **NOT_EVERYWHERE, **variables}
             subject = one_line("".join(self._pieces(self._subject, known)))
             text = self._pieces(self._text, known)
             html = None if self._html is None else self._pieces(self._html, known)

@@ -260,6 +260,15 @@ def test_the_shipped_mails_are_laid_out_and_need_no_whole_render(name: str) -> N
     assert any("Müller &amp; Söhne" in piece for piece in skeleton._sandbox.fixed)
 
 
+def test_every_mail_that_ships_is_the_same_both_ways() -> None:
+    folders = sorted(file.parent for file in TEMPLATES.rglob("subject.txt"))
+    assert len(folders) >= 4
+    for folder in folders:
+        bundle = bundle_from_folder(TEMPLATES, str(folder.relative_to(TEMPLATES)))
+        plain, laid = both(bundle, variables(orders=3, purchases=3, spent=1234.5))
+        assert plain == laid
+
+
 def test_a_template_bomb_is_told_by_the_whole_render() -> None:
     bundle = Bundle(
         "test/mail",
