@@ -10,7 +10,6 @@ from functools import lru_cache
 
 from tasks.errors import Permanent
 
-
 _KEY_ID = re.compile(r"[a-z0-9]{1,8}")
 
 

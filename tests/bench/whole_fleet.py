@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 from sqlalchemy import text
 
 from models.migrate import migrate
@@ -174,6 +175,12 @@ class WholeFleet:
         octets = self._compare({row.rfc_message_id for row in rows}, ledger=relay == "default")
         first, last = (pick(row.terminal_at for row in rows) - began for pick in (min, max))
         return Delivered(self._mails, last.total_seconds(), first.total_seconds(), used, octets)
+
+    def private_megabytes(self, pool: str) -> float:
+        """Memory that a pool's worker shares with nobody, its children included."""
+        root = psutil.Process(self._fleet.pids()[pool])
+        members = [root, *root.children(recursive=True)]
+        return sum(float(each.memory_full_info().uss) for each in members) / 1e6
 
     def arrived(self) -> list[int]:
         """Octets of each mail that came to the shipped sink since it was last looked at."""
