@@ -35,14 +35,18 @@ class Skeleton:
 
     def __init__(self, bundle: Bundle, sender: Mapping[str, object]) -> None:
         self._plain = compiled(bundle)
-        sandbox = FoldingSandbox(bundle.parts, {"sender": dict(sender)})
-        with budget():  # constants are folded while compiling
-            subject, text = map(sandbox.get_template, ("subject.txt", "body.txt"))
-            html = sandbox.get_template("body.html") if "body.html" in bundle.parts else None
+        self._templates: dict[str, Template] = {}
+        self._sandbox: FoldingSandbox | None = None
+        try:
+            sandbox = FoldingSandbox(bundle.parts, {"sender": dict(sender)})
+            # All parts, here and now: nothing is compiled later, by several threads at once.
+            for path in bundle.parts:
+                with budget():  # constants are folded while compiling
+                    self._templates[path] = sandbox.get_template(path)
+        except Exception:
+            # What can be rendered whole is sent, if it cannot be laid out.
+            return
         self._sandbox = sandbox
-        self._subject: Template = subject
-        self._text: Template = text
-        self._html: Template | None = html
 
     def compose(
         self, variables: Mapping[str, object], *, message: Facts, sender: Sender
@@ -52,11 +56,13 @@ class Skeleton:
         Raises:
             Permanent: as `CompiledMail.render` and `content.compose` do.
         """
+        if self._sandbox is None:
+            return compose(self._plain.render(variables), message=message, sender=sender)
         try:
             known = {**self._sandbox.globals, **NOT_EVERYWHERE, **variables}
-            subject = one_line("".join(self._pieces(self._subject, known)))
-            text = self._pieces(self._text, known)
-            html = None if self._html is None else self._pieces(self._html, known)
+            subject = one_line("".join(self._pieces("subject.txt", known)))
+            text = self._pieces("body.txt", known)
+            html = self._pieces("body.html", known) if "body.html" in self._templates else None
         except Exception:
             return compose(self._plain.render(variables), message=message, sender=sender)
         boundary = boundary_of(message.boundary_key)
@@ -68,8 +74,10 @@ class Skeleton:
             sender=sender,
         )
 
-    def _pieces(self, template: Template, known: dict[str, object]) -> list[str]:
-        context = self._sandbox.context_class(self._sandbox, known, template.name, template.blocks)
+    def _pieces(self, path: str, known: dict[str, object]) -> list[str]:
+        template = self._templates[path]
+        environment = template.environment
+        context = environment.context_class(environment, known, path, template.blocks)
         with budget():
             # What repeats here is paid for by the turn, and text of the template is not copied.
             pieces = list(template.root_render_func(context))
