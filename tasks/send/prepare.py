@@ -85,11 +85,11 @@ class Preparer:
         self._database = database
         self._settings = settings
         self._secret = settings.secret_token.get_secret_value().encode()
-        self._keys: Keyring | None = None
+        self._keyring: Keyring | None = None
         if settings.dkim_keys:
             from tasks.send.dkim import Keyring  # late: 8 MB that not every worker needs
 
-            self._keys = Keyring.of(settings.dkim_keys)
+            self._keyring = Keyring.of(settings.dkim_keys)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -217,9 +217,9 @@ class Preparer:
         return content.octets, content.sha256
 
     def _signed(self, stream: Stream, row: Claimed, octets: bytes) -> bytes:
-        if self._keys is None:
+        if self._keyring is None:
             return octets
-        return self._keys.sign(octets, stream.sender.address, row.frozen_at) + octets
+        return self._keyring.sign(octets, stream.sender.address, row.frozen_at) + octets
 
     def _token(self, message_id: int) -> str:
         return unsubscribe_token(self._secret, TOKEN_KEY, message_id)

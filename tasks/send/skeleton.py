@@ -35,6 +35,7 @@ class Skeleton:
 
     def __init__(self, bundle: Bundle, sender: Mapping[str, object]) -> None:
         self._plain = compiled(bundle)
+        self._at = self._plain.at
         self._templates: dict[str, Template] = {}
         self._sandbox: FoldingSandbox | None = None
         try:
@@ -60,9 +61,11 @@ class Skeleton:
             return compose(self._plain.render(variables), message=message, sender=sender)
         try:
             known = {**self._sandbox.globals, **NOT_EVERYWHERE, **variables}
-            subject = one_line("".join(self._pieces("subject.txt", known)))
-            text = self._pieces("body.txt", known)
-            html = self._pieces("body.html", known) if "body.html" in self._templates else None
+            at = self._at(variables)
+            page = f"{at}body.html"
+            subject = one_line("".join(self._pieces(f"{at}subject.txt", known)))
+            text = self._pieces(f"{at}body.txt", known)
+            html = self._pieces(page, known) if page in self._templates else None
         except Exception:
             return compose(self._plain.render(variables), message=message, sender=sender)
         boundary = boundary_of(message.boundary_key)

@@ -285,6 +285,19 @@ def test_what_cannot_be_laid_out_is_sent_all_the_same(monkeypatch: pytest.Monkey
     assert plain == laid and isinstance(laid, Content)
 
 
+def test_each_reader_gets_their_language_and_what_happened_to_them() -> None:
+    parts = {
+        "subject.txt": "Order {{ event.order | default('of yours') }}", "body.txt": "Hello",
+        "de/subject.txt": "Ihre Bestellung {{ event.order }}", "de/body.txt": "Grüß Gott",
+    }  # fmt: skip
+    bundle = Bundle("test/mail", parts)
+    for locale, said in (("de-CH", b"Subject: Ihre Bestellung A-7"), ("fr", b"Subject: Order A-7")):
+        given_variables = variables() | {"event": {"order": "A-7"}}
+        given_variables["subscriber"] = {**given_variables["subscriber"], "locale": locale}
+        plain, laid = both(bundle, given_variables)
+        assert plain == laid and isinstance(laid, Content) and said in laid.octets
+
+
 def test_a_template_bomb_is_told_by_the_whole_render() -> None:
     bundle = Bundle(
         "test/mail",
