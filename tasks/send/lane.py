@@ -118,6 +118,7 @@ class Lane:
         self._failures = 0
         self._told = False
         self._seats: list[_Seat] = []
+        self._draining = False
         self._idle = 0
         self._putting: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
@@ -147,6 +148,11 @@ class Lane:
         mails = list(self._queue)
         self._queue.clear()
         return mails
+
+    def drain(self) -> list[Mail]:
+        """`take_back`, and announce no more; what was announced is given back with its turn."""
+        self._draining = True
+        return self.take_back()
 
     async def close(self) -> None:
         """End the connections; every mail must be settled by now."""
@@ -261,7 +267,7 @@ class Lane:
 
     def _waiting(self) -> Mail | None:
         """The next mail in line, if no idle connection is about to take it."""
-        if self.relay.rate is not None or len(self._queue) <= self._idle:
+        if self._draining or self.relay.rate is not None or len(self._queue) <= self._idle:
             return None
         if self._slow.get(self._queue[0].domain, 0.0) > boottime():
             return None
@@ -271,6 +277,9 @@ class Lane:
         mail = seat.take()
         if mail is not None and seat.connection is not None:
             seat.connection.forsake()
+            if self._draining:
+                self._cycles.settle(mail, GiveBack("drained", 0.0))
+                return
             task = asyncio.create_task(self.put([mail]))
             self._putting.add(task)
             task.add_done_callback(self._putting.discard)

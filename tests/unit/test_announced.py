@@ -14,7 +14,7 @@ from tasks.send import lane as lanes
 from tasks.send.lane import Lane
 from tasks.send.mail import Mail, Ticket
 from tasks.send.outcome import Accepted, Deferred, InDoubt, Refused, Stage
-from tasks.send.settler import Doubt, Settlement
+from tasks.send.settler import Doubt, GiveBack, Settlement
 from tasks.send.transport import (
     OFFERED,
     Connection,
@@ -168,6 +168,7 @@ class Ends:
         self.permits: Counter[int] = Counter()
         self.ends: Counter[int] = Counter()
         self.doubts = 0
+        self.given_back: list[int] = []
         self.wanted = wanted
         self.done = asyncio.Event()
 
@@ -184,6 +185,10 @@ class Ends:
     bounced = answered
 
     def settle(self, mail: Mail, settlement: Settlement) -> None:
+        if settlement == GiveBack("drained", 0.0):
+            self.given_back.append(mail.id)
+            self.done.set()
+            return
         assert isinstance(settlement, Doubt), settlement
         self.doubts += 1
         self.answered(mail, Refused(Stage.DOT))
@@ -218,6 +223,35 @@ def test_a_lane_sends_each_mail_once_and_none_waits_long_for_another(
             assert ends.permits == Counter(range(len(mails))) and ends.doubts == 0
             assert set(ends.ends.values()) == {1}
             assert len(peer.mails) == len(mails) and peer.announced >= 8
+            await lane.close()
+
+    run(talk())
+
+
+def test_a_drain_waits_for_no_dot_before_it_gives_back_what_was_announced(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "PATIENCE", 0.05)
+    mails = [
+        Mail(n, 1, n, None, "marketing", "ada@example.com", b"", ONE, BODY, Ticket(1))
+        for n in range(3)
+    ]
+
+    async def talk() -> None:
+        async with Peer() as peer:
+            peer.first_dot = SILENCE
+            ends = Ends(3)
+            lane = Lane(
+                Relay.parse(f"smtp://127.0.0.1:{peer.port}"),
+                connections=1, helo_name="me.test", reply_wait=30.0, away=1, domain_rest=1,
+                cycles=ends,
+            )  # fmt: skip
+            await lane.put(mails)
+            while not ends.permits:
+                await asyncio.sleep(0)
+            assert [mail.id for mail in lane.drain()] == [2]
+            await asyncio.wait_for(ends.done.wait(), 5)
+            assert ends.given_back == [1] and ends.permits == Counter([0])
             await lane.close()
 
     run(talk())
