@@ -3,6 +3,7 @@
 from models import (
     audience,
     entry,
+    experiment,
     fleet,
     message,
     named_segment,
@@ -17,6 +18,7 @@ from models import (
 __all__ = [
     "audience",
     "entry",
+    "experiment",
     "fleet",
     "message",
     "named_segment",

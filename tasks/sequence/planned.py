@@ -74,6 +74,25 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What is on record of an experiment: somebody's arm, arms that are stopped, one for everybody."""
+
+    arm: str | None = None
+    stopped: frozenset[str] = frozenset()
+    chosen: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Somebody new in an arm: with which chance, and the weights of the arms that there were."""
+
+    step_id: str
+    arm: str
+    propensity: float
+    shares: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What holds at this moment.
 
@@ -88,6 +107,7 @@ class Facts:
         taken: the slots of its cap that are.
         pauses: spans in which its time stood still, in order; none where a pause does not stop it.
         awaited: those of its waits whose event has come.
+        trials: what is on record of its experiments, by step.
     """
 
     now: datetime
@@ -100,6 +120,7 @@ class Facts:
     taken: Taken = Taken()
     pauses: tuple[tuple[datetime, datetime], ...] = ()
     awaited: frozenset[str] = frozenset()
+    trials: Mapping[str, Standing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +225,4 @@ class Plan:
     decisions: tuple[Decision, ...] = ()
     update: Update | None = None
     calls: tuple[Call, ...] = ()
+    assigned: tuple[Assigned, ...] = ()

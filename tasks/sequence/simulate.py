@@ -22,7 +22,7 @@ from schedules.expression.evaluate import Known
 from tasks.sequence.behavior import STOPPED, Behavior, Person, chances, outcome_of, reactions
 from tasks.sequence.engine import Facts, HandOff, Plan, Position, plan
 from tasks.sequence.judgement import leaves_by
-from tasks.sequence.planned import Taken, Words
+from tasks.sequence.planned import Standing, Taken, Words
 from tasks.sequence.store import resting_of
 from tasks.sequence.walk import Walk
 
@@ -51,6 +51,7 @@ class StepStory:
         mails: terminal state → mails of the step.
         reasons: why there was no mail, or not yet: gate's word → how often.
         left: reason → people who left the sequence there.
+        arms: arm → people who came into it, where it is an experiment.
         standing: people who are there when the time is up.
         after: times from entry to their arrival here: the quickest, the median, the slowest.
     """
@@ -60,6 +61,7 @@ class StepStory:
     mails: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
+    arms: Counter[str] = field(default_factory=Counter)
     standing: int = 0
     after: tuple[timedelta, timedelta, timedelta] | None = None
 
@@ -101,6 +103,7 @@ class _Walker:
     events: list[tuple[str, datetime, str]] = field(default_factory=list)
     look: int = 0
     mailed: list[datetime] = field(default_factory=list)
+    trials: dict[str, Standing] = field(default_factory=dict)
 
 
 def simulate(
@@ -198,6 +201,8 @@ class _World:
             outcome=None,
             outcome_reason=None,
         )
+        for each in made.assigned:
+            walker.trials[each.step_id] = Standing(each.arm)
         if made.update is not None:
             walker.subscriber |= made.update.attributes
             if made.update.topics:
@@ -218,6 +223,7 @@ class _World:
         return Facts(
             now, False, walker.stopped, opted_in, happened, known,
             words=self._worded, taken=Taken(tuple(walker.mailed)), awaited=self._awaited(walker),
+            trials=walker.trials,
         )  # fmt: skip
 
     def _awaited(self, walker: _Walker) -> frozenset[str]:
@@ -335,6 +341,8 @@ class _World:
             step = self._steps.get(decision.step_id or "")
             if step is not None and decision.kind in ("postponed", "not_sent", "parked"):
                 step.reasons[decision.reason] += 1
+            if step is not None and decision.kind == "assigned":
+                step.arms[str(decision.detail["arm"])] += 1
         for each in made.non_sends:
             self._steps[each.step_id].mails[each.state] += 1
 
@@ -355,6 +363,6 @@ class _World:
 
 _BEGINS: Final = frozenset(
     {"handed_off", "not_sent", "waiting", "date_past", "no_date", "branched", "updated", "postponed",
-     "exited"}
+     "exited", "assigned"}
 )  # fmt: skip
 """Decisions by which somebody has come to a step."""
