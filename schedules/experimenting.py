@@ -110,7 +110,7 @@ def _stop(table: Table | None) -> Stop:
             table.missing(
                 key,
                 "the looks that are planned and the people an arm at the last one, which"
-                f" {test!r} needs (`dripfleet experiment power` says how many)",
+                f" {test!r} needs (`dripfleet experiment plan` says how many)",
             )
         elif test == "sequential" and key in table:
             table.report.add_at(

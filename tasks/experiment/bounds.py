@@ -9,6 +9,7 @@ The chances come by recursive integration (Armitage, McPherson and Rowe 1969; ch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -21,6 +22,9 @@ Kind: TypeAlias = Literal["pocock", "obrien_fleming"]
 NODES: Final = 160
 FAR: Final = 9.0
 """A bound beyond it is never reached: the chance is below 1e-18."""
+
+
+_gauss = cache(np.polynomial.legendre.leggauss)
 
 
 def crossing(
@@ -40,7 +44,7 @@ def crossing(
     limits = np.minimum(np.asarray(bounds, dtype=float), FAR + abs(drift) * np.sqrt(known))
     if len(limits) != len(known) or not len(known) or np.any(np.diff(known, prepend=0.0) <= 0):
         raise ValueError("bounds and information: expected one of each a look, information growing")
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = _gauss(NODES)
     above, below = np.empty(len(known)), np.empty(len(known))
     at, mass = np.zeros(1), np.ones(1)  # where the score stands, and with which chance
     before = 0.0

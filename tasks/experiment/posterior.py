@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,9 @@ from scipy.special import betainc, betaincinv, betaln
 
 NODES: Final = 400
 EDGE: Final = 1e-14
+
+
+_gauss = cache(np.polynomial.legendre.leggauss)
 
 
 def chance_of_best(arms: Sequence[tuple[int, int]]) -> list[float]:
@@ -28,7 +32,7 @@ def chance_of_best(arms: Sequence[tuple[int, int]]) -> list[float]:
         ValueError: fewer people than conversions, or a number below 0.
     """
     shapes = [_shape(x, n) for x, n in arms]
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = _gauss(NODES)
     found = []
     for i, (a, b) in enumerate(shapes):
         low, high = betaincinv(a, b, EDGE), betaincinv(a, b, 1 - EDGE)

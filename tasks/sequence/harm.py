@@ -7,10 +7,8 @@ the arm; how often, against the mails that the arm sent them, is judged by
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from sqlalchemy import Connection, text
@@ -18,7 +16,7 @@ from sqlalchemy import Connection, text
 from models.session import Database
 from schedules.definition import ExperimentStep, Sequence
 from tasks.experiment.guardrail import evidence, harmful
-from tasks.sequence.trials import key_of, rulings
+from tasks.sequence.trials import key_of, rule, rulings
 
 EVERY = 60.0
 """Seconds between two looks of one process."""
@@ -52,12 +50,6 @@ CROSS JOIN LATERAL (
       AND x.state IN ('sent', 'sent_assumed')) m
 WHERE a.experiment_key = :key
 GROUP BY a.arm
-""")
-
-RULE = text("""
-INSERT INTO experiment_ruling (experiment_key, arm, kind, ruled_by, reason, detail)
-VALUES (:key, :arm, :kind, :by, :reason, CAST(:detail AS jsonb))
-ON CONFLICT DO NOTHING RETURNING id
 """)
 
 log = structlog.get_logger()
@@ -104,15 +96,6 @@ def look(database: Database) -> int:
                     continue
                 stopped += _judge(connection, key, step, found)
     return stopped
-
-
-def rule(
-    connection: Connection, key: str, arm: str, kind: str, by: str, reason: str, detail: Any = None
-) -> bool:
-    """Write down that nobody (`stopped`) or everybody (`chosen`) comes into an arm; False: it stood."""
-    values = {"key": key, "arm": arm, "kind": kind, "by": by, "reason": reason}
-    written = connection.execute(RULE, values | {"detail": json.dumps(detail or {})})
-    return written.scalar_one_or_none() is not None
 
 
 def _judge(connection: Connection, key: str, step: ExperimentStep, found: Harm) -> int:

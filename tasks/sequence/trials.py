@@ -44,6 +44,15 @@ JOIN experiment_epoch e ON e.experiment_key = r.key AND e.shares = CAST(r.shares
 ORDER BY r.key, r.subscriber_id
 ON CONFLICT (experiment_key, subscriber_id) DO NOTHING
 """)
+RULE = text("""
+INSERT INTO experiment_ruling (experiment_key, arm, kind, ruled_by, reason, detail)
+VALUES (:key, :arm, :kind, :by, :reason, CAST(:detail AS jsonb))
+ON CONFLICT DO NOTHING RETURNING id
+""")
+LIFT = text("""
+UPDATE experiment_ruling SET lifted_at = clock_timestamp()
+WHERE experiment_key = :key AND lifted_at IS NULL AND (CAST(:arm AS text) IS NULL OR arm = :arm)
+""")
 
 
 def key_of(sequence_key: str, step_id: str) -> str:
@@ -122,3 +131,17 @@ def write(connection: Connection, assigned: Iterable[tuple[Any, Assigned]]) -> N
         "enrollments": [row.id for row, _ in made],
     }
     connection.execute(ASSIGN, values)
+
+
+def rule(
+    connection: Connection, key: str, arm: str, kind: str, by: str, reason: str, detail: Any = None
+) -> bool:
+    """Write down that nobody (`stopped`) or everybody (`chosen`) comes into an arm; False: it stood."""
+    values = {"key": key, "arm": arm, "kind": kind, "by": by, "reason": reason}
+    written = connection.execute(RULE, values | {"detail": json.dumps(detail or {})})
+    return written.scalar_one_or_none() is not None
+
+
+def lift(connection: Connection, key: str, arm: str | None = None) -> int:
+    """Take back what was ruled about an arm, or about all; returns how many words that were."""
+    return connection.execute(LIFT, {"key": key, "arm": arm}).rowcount

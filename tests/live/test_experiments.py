@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from models.session import Database
@@ -14,6 +16,8 @@ from tasks.sequence.explain import explain
 from tests.live import seeds
 from tests.live.fleet import Fleet
 from tests.unit.test_experiment_step import FILE, HELD
+from workers.cli import main
+from workers.cli.render import ExitCode
 
 BUNDLES = {
     name: Bundle(name, {"subject.txt": f"A mail of {name}", "body.txt": "Hi."})
@@ -117,3 +121,119 @@ def test_an_arm_that_people_complain_of_is_stopped_and_assignment_goes_on_withou
     after = arms(fleet.database)
     assert {after[who] for who in more} == {"plain"}
     assert {who: after[who] for who in before} == before
+
+
+def convert(database: Database, share: dict[str, float], ago: str = "0 s") -> None:
+    """Of each arm that share reaches the goal now, those who came first; as if it was `ago`."""
+    rows(database, "INSERT INTO conversion (enrollment_id, sequence_key, subscriber_id, event_id,"
+         " occurred_at, value) SELECT r.enrollment_id, 'trial', r.subscriber_id, r.n,"
+         " now() - CAST(:ago AS interval), 10 FROM (SELECT a.*, row_number() OVER"
+         " (PARTITION BY arm ORDER BY subscriber_id) AS n, count(*) OVER (PARTITION BY arm) AS of"
+         " FROM experiment_assignment a) r"
+         " WHERE r.n <= r.of * CAST(CAST(:share AS jsonb) ->> r.arm AS numeric)",
+         share=json.dumps(share), ago=ago)  # fmt: skip
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = ExitCode.OK) -> Any:
+    capsys.readouterr()
+    assert main(list(arguments)) == code
+    told = capsys.readouterr()
+    return json.loads(told.out) if told.out else told.err
+
+
+@pytest.fixture
+def at(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    monkeypatch.setenv("DRIPFLEET_DATABASE_URL", database.url)
+    return database
+
+
+SMALL = FILE.replace("min_per_arm: 500", "min_per_arm: 100, effect: 0.5")
+
+
+def test_a_report_says_who_is_better_and_promoting_it_gives_it_to_everybody(
+    at: Database, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published(at, SMALL, people=400)
+    fleet.scan()
+    found = run(capsys, "experiment", "report", "trial", "--json")
+    assert found["verdict"]["answer"] == "undecided" and found["needed"] is None
+    convert(at, {"plain": 0.2, "offer": 0.5})
+    found = run(capsys, "experiment", "report", "trial/split", "--json")
+    assert (found["verdict"]["answer"], found["verdict"]["arm"]) == ("winner", "offer")
+    assert "`dripfleet experiment promote trial/split offer` gives it to all" in found["said"]
+    drawn = list(arms(at).values())
+    for arm in found["arms"]:
+        n = drawn.count(arm["arm"])
+        assert (arm["people"], arm["assigned"], arm["share"]) == (n, n, 0.5)
+        assert arm["converted"] == int(n * {"plain": 0.2, "offer": 0.5}[arm["arm"]])
+        assert float(arm["value"]) == 10 * arm["converted"]
+    [one] = found["verdict"]["comparisons"]
+    assert one["adjusted"] < 0.05 and 0 < one["low"] < 0.3 < one["high"] and one["chance"] > 0.99
+    run(capsys, "experiment", "promote", "trial", "offer", "--reason", "better")
+    more = rows(at, "INSERT INTO subscriber (address, address_hmac) SELECT i || '@example.org',"
+                " sha256(i::text::bytea) FROM generate_series(1, 9) i RETURNING id")  # fmt: skip
+    seeds.enroll(at, "trial", [row.id for row in more])
+    fleet.scan()
+    mails = rows(at, "SELECT DISTINCT template FROM message WHERE subscriber_id > :old",
+                 old=max(row.id for row in more) - 9)  # fmt: skip
+    assert [row.template for row in mails] == ["test/offer"] and len(arms(at)) == 400
+    assert [row["chosen"] for row in run(capsys, "experiment", "list", "--json")] == ["offer"]
+    told = run(
+        capsys, "experiment", "promote", "trial", "plain", "--reason", "x", code=ExitCode.USAGE
+    )
+    assert "`experiment resume` takes it back" in told
+    assert "took back 1 ruling" in run(capsys, "experiment", "resume", "trial")
+    told = run(
+        capsys, "experiment", "stop", "trial", "--arm", "ofer", "--reason", "x", code=ExitCode.USAGE
+    )
+    assert "did you mean 'offer'?" in told
+    told = run(capsys, "experiment", "report", "trail/split", code=ExitCode.FAULT)
+    assert "did you mean 'trial/split'?" in told
+
+
+def test_shares_that_are_wrong_and_a_goal_reached_before_are_said_and_not_counted(
+    at: Database, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published(at, SMALL, people=300)
+    fleet.scan()
+    convert(at, {"plain": 0.1, "offer": 0.1}, ago="1 hour")
+    found = run(capsys, "experiment", "report", "trial", "--json")
+    assert [arm["converted"] for arm in found["arms"]] == [0, 0]
+    assert all(
+        arm["people"] == arm["assigned"] - int(arm["assigned"] * 0.1) for arm in found["arms"]
+    )
+    # A fault loses the people of one arm.
+    rows(at, "DELETE FROM experiment_assignment WHERE arm = 'offer' AND subscriber_id % 3 = 0")
+    found = run(capsys, "experiment", "report", "trial", "--json", code=ExitCode.FINDINGS)
+    assert found["verdict"]["answer"] == "sample_ratio" and found["verdict"]["comparisons"] == []
+    assert "look for what keeps people of one arm from being written down" in found["said"]
+
+
+def test_planned_looks_count_what_was_known_when_they_were_due(
+    at: Database, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = "min_per_arm: 50, test: pocock, looks: 2, people: 100"
+    published(
+        at, FILE.replace("test: sequential", planned).replace("min_per_arm: 500, ", ""), people=160
+    )
+    fleet.scan()
+    rows(at, "UPDATE experiment_assignment SET at = at - interval '2 days'"
+             " + subscriber_id * interval '1 minute'")  # fmt: skip
+    convert(at, {"plain": 0.2, "offer": 0.6})
+    # Of 200 people the first look is due at the hundredth; nothing had been reached by then.
+    found = run(capsys, "experiment", "report", "trial", "--json")
+    [one] = found["verdict"]["comparisons"]
+    assert [(look["number"], look["z"]) for look in one["looks"]] == [(1, 0)]
+    assert one["looks"][0]["bound"] == pytest.approx(2.157, abs=2e-3) and one["p"] is None
+    rows(at, "UPDATE conversion SET at = now() - interval '3 days'")
+    found = run(capsys, "experiment", "report", "trial", "--json")
+    assert found["verdict"]["arm"] == "offer"
+
+
+def test_how_many_it_takes_is_said_before_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys, "experiment", "plan", "--base", "0.1", "--lift", "0.1", "--per-day", "1000")
+    by_test = {row["test"].split(",")[0]: row["per_arm"] for row in found}
+    assert by_test["one look at the end"] == 14_751 and found[0]["days"] == 30
+    assert 14_751 < by_test["obrien_fleming"] < by_test["pocock"] < by_test["sequential"] < 26_000
+    told = run(capsys, "experiment", "plan", "--base", "1.5", "--lift", "0.1", code=ExitCode.USAGE)
+    assert "expected two different ones between 0 and 1" in told
