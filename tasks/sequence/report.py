@@ -12,6 +12,7 @@ from schedules.definition import Sequence
 from schedules.durations import format_duration
 from schedules.goal import Holdout
 from tasks.errors import Permanent
+from tasks.sequence.lift import Lift, lift
 
 CURRENT = text("""
 SELECT v.definition FROM sequence q
@@ -74,12 +75,16 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Both arms, and what the current version counts as its goal, in words."""
+    """Both arms, and what the current version counts as its goal, in words.
+
+    `lift` is what the mails brought; None without a holdout or a goal.
+    """
 
     key: str
     goal: str | None
     holdout: str | None
     arms: tuple[Arm, ...]
+    lift: Lift | None = None
 
 
 def report(connection: Connection, key: str) -> Report:
@@ -112,6 +117,7 @@ def report(connection: Connection, key: str) -> Report:
         f"{goal.event} within {format_duration(goal.window)}" if goal else None,
         f"{holdout.percent:f} % by salt {holdout.salt}" if holdout else None,
         tuple(_arm(arm, found.get(arm), mails.get(arm), ends.get(arm, {})) for arm in arms),
+        lift(connection, sequence, HELD_OUT, parameters(holdout)),
     )
 
 

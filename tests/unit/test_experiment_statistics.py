@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tasks.experiment.bootstrap import mean_difference
 from tasks.experiment.bounds import FAR, alpha_of, crossing, fixed, spending
 from tasks.experiment.guardrail import evidence, harmful
 from tasks.experiment.holm import holm
-from tasks.experiment.intervals import mean_difference, newcombe, wilson
+from tasks.experiment.intervals import newcombe, wilson
 from tasks.experiment.posterior import chance_of_best, chance_of_more, credible
 from tasks.experiment.power import (
     group_per_arm,

@@ -229,7 +229,8 @@ def door(key: str = typer.Argument(help="Of the sequence."), as_json: bool = AS_
 def report(key: str = typer.Argument(help="Of the sequence."), as_json: bool = AS_JSON) -> None:
     """Show what people came out with: conversions of those who were mailed, beside those held out.
 
-    Who is held out walks the whole sequence without a mail, so both arms have the same time.
+    Who is held out walks the whole sequence without a mail, so both arms have the same time. What the
+    mails brought is said with its interval, or that the numbers do not carry it.
     """
     from tasks.sequence import report as reports
 
@@ -241,6 +242,8 @@ def report(key: str = typer.Argument(help="Of the sequence."), as_json: bool = A
     say(f"goal: {found.goal or 'none'}; holdout: {found.holdout or 'none'}")
     rows = [{k: v for k, v in row.items() if k != "ends"} for row in plain(found.arms)]
     emit(rows, as_json=False)
+    if found.lift is not None:
+        typer.echo(found.lift.said)
 
 
 def _until_done(database: Database, move: Callable[[Connection], int], what: str) -> int:
