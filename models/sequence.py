@@ -64,11 +64,14 @@ class Template(Base):
 
 
 class Sequence(Base):
-    """A published sequence; `version` is the one that new enrollments take."""
+    """A published sequence; `version` is the one that new enrollments take, while it takes any."""
 
     __tablename__ = "sequence"
     __table_args__ = (
         CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="pause_has_reason"),
+        CheckConstraint(
+            "(draining_since IS NULL) = (drain_reason IS NULL)", name="drain_has_reason"
+        ),
     )
     key: Mapped[str] = mapped_column(primary_key=True)
     title: Mapped[str]
@@ -78,6 +81,8 @@ class Sequence(Base):
     paused_at: Mapped[dt.datetime | None]
     pause_reason: Mapped[str | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    draining_since: Mapped[dt.datetime | None]
+    drain_reason: Mapped[str | None]
 
 
 class SequenceVersion(Base):
@@ -103,7 +108,7 @@ class Enrollment(Base):
 
     `step_id` is where it stands, `step_started_at` when that step began (NULL: not yet), `due_at`
     when the planner looks again. While a message of it is live, `due_at` is NULL. `triggered_at`
-    is when the event happened that let it in. `passed` are steps that are not run again, though an
+    is when the event happened that let it in, `event` its properties. `passed` are steps that are not run again, though an
     edit has put them ahead; `content_version` is whose mails it gets, where that is not
     `sequence_version`.
     """
@@ -155,6 +160,7 @@ class Enrollment(Base):
     end_reason: Mapped[str | None]
     passed: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     content_version: Mapped[int | None]
+    event: Mapped[dict[str, Any] | None]
 
 
 class Decision(Base):

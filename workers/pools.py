@@ -112,7 +112,7 @@ _ALL = (
         "threads",
         4,
         ("tasks.upkeep.entry", "tasks.audience.entry", CANARY),
-        settings=(DURATIONS,),
+        settings=(DURATIONS, "tasks.upkeep.old_words:OldWordsSettings"),
     ),
 )  # fmt: skip
 

@@ -33,7 +33,7 @@ LOCK_SPACE: Final = 0x656E7472
 LOCK = text("SELECT pg_advisory_xact_lock(:space, hashtext(:key))")
 TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:space, hashtext(:key))")
 TARGET = text("""
-SELECT q.version, q.paused_at, t.class AS stream_class
+SELECT q.version, q.paused_at, q.draining_since, q.drain_reason, t.class AS stream_class
 FROM sequence q JOIN stream t ON t.key = q.stream WHERE q.key = :key FOR SHARE OF q
 """)
 
@@ -44,11 +44,12 @@ SELECT dedupe_key FROM enrollment WHERE sequence_key = :key AND dedupe_key = ANY
 # Whoever comes in at the same moment by hand was first; the request is judged again then.
 ENTER = text("""
 INSERT INTO enrollment (sequence_key, sequence_version, subscriber_id, entry_no, dedupe_key,
-    triggered_at, due_at)
-SELECT :key, :version, r.subscriber_id, r.entry_no, r.dedupe_key, r.triggered_at, clock_timestamp()
+    triggered_at, event, due_at)
+SELECT :key, :version, r.subscriber_id, r.entry_no, r.dedupe_key, r.triggered_at,
+    CAST(r.event AS jsonb), clock_timestamp()
 FROM unnest(CAST(:subscribers AS bigint[]), CAST(:numbers AS integer[]), CAST(:dedupe AS text[]),
-            CAST(:triggered AS timestamptz[]))
-     AS r (subscriber_id, entry_no, dedupe_key, triggered_at)
+            CAST(:triggered AS timestamptz[]), CAST(:events AS text[]))
+     AS r (subscriber_id, entry_no, dedupe_key, triggered_at, event)
 ORDER BY r.subscriber_id
 ON CONFLICT DO NOTHING
 RETURNING id, subscriber_id
@@ -97,14 +98,15 @@ def admit(
     if sequence is None:
         return done
     places = room.Places(connection, key, sequence.entry.admission)
-    if places.free <= 0:
+    # Who is refused takes no place, and waits for nothing.
+    draining = target.draining_since is not None
+    n = room.BATCH if draining else min(places.free, room.BATCH)
+    if n <= 0:
         return done
-    rows = connection.execute(
-        room.TAKE,
-        {"key": key, "n": min(places.free, room.BATCH), "stream_class": target.stream_class},
-    ).all()
+    values = {"key": key, "n": n, "stream_class": target.stream_class, "all": draining}
+    rows = connection.execute(room.TAKE, values).all()
     if rows:
-        _Batch(connection, sequence, target.version, rows, done).write(definitions)
+        _Batch(connection, sequence, target, rows, done).write(definitions)
         places.used(len(done.entered))
     return done
 
@@ -116,11 +118,11 @@ class _Batch:
         self,
         connection: Connection,
         sequence: definition.Sequence,
-        version: int,
+        target: Any,
         rows: Sequence[Any],
         done: Admitted,
     ) -> None:
-        self._connection, self._sequence, self._version = connection, sequence, version
+        self._connection, self._sequence, self._target = connection, sequence, target
         self._done = done
         self._rows = rows
         self._known = _known(connection, sequence.entry, rows)
@@ -177,6 +179,7 @@ class _Batch:
             triggered_at=row.triggered_at,
             queued=row.queued or queued,
             waits=row.why in ("active", "cooldown"),
+            draining=self._target.draining_since is not None,
         )
 
     def write(self, definitions: goals.Definitions) -> None:
@@ -216,11 +219,12 @@ class _Batch:
             ENTER,
             {
                 "key": self._sequence.key,
-                "version": self._version,
+                "version": self._target.version,
                 "subscribers": [row.subscriber_id for row in rows],
                 "numbers": [(row.last_no or 0) + 1 for row in rows],
                 "dedupe": [self._keys[row.id] for row in rows],
                 "triggered": [row.occurred_at for row in rows],
+                "events": [row.properties for row in rows],
             },
         )
         return {row.subscriber_id: row.id for row in found}
@@ -248,6 +252,9 @@ class _Batch:
             detail["n"] = str(row.entries)
         if verdict.reason in ("stopped", "suppressed"):
             detail["why"] = str(row.stopped or row.suppressed)
+        if verdict.reason == "draining":
+            detail["since"] = stamp(self._target.draining_since)
+            detail["why"] = str(self._target.drain_reason)
         return room.Refusal(row.subscriber_id, self._sequence.key, verdict.reason, detail)
 
 
