@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from workers.cli.context import connected
-from workers.cli.render import ExitCode, emit, say
+from workers.cli.render import ExitCode, emit, plain, say
 
 experiment = typer.Typer(
     no_args_is_help=True, help="Plan experiments, look at them as often as you like, and end them."
@@ -95,18 +96,27 @@ def list_(as_json: bool = AS_JSON) -> None:
 
 @experiment.command(
     epilog="Examples:\n\ndripfleet experiment report win-back/split\n\n"
-    "dripfleet experiment report win-back --json",
+    "dripfleet experiment report win-back --html split.html",
 )
-def report(key: str = KEY, as_json: bool = AS_JSON) -> None:
+def report(
+    key: str = KEY,
+    html: Path | None = typer.Option(None, "--html", help="Write it as one page, with plots."),
+    as_json: bool = AS_JSON,
+) -> None:
     """Show what an experiment shows: shares first, then arms, then whether they differ beyond chance.
 
     Look at it as often as you like. Exit code 3 where the arms did not get their shares.
     """
     need_extra()
-    from tasks.sequence import experiments
+    from tasks.sequence.experiment_report import report as told
 
     with connected() as services, services.database.snapshot() as connection:
-        found = experiments.report(connection, key)
+        found = told(connection, key)
+    if html is not None:
+        from tasks.experiment.page import page
+
+        html.write_text(page(plain(found)), encoding="utf-8")
+        say(f"{html} is written")
     if as_json or not sys.stdout.isatty():
         emit(found, as_json=True)
     else:

@@ -9,7 +9,7 @@ import typer
 from workers.cli.render import emit, number, plain
 
 if TYPE_CHECKING:
-    from tasks.sequence.experiments import Report
+    from tasks.sequence.experiment_report import Report
 
 
 def show(found: Report) -> None:
