@@ -26,7 +26,7 @@ def intervals(rows: Sequence[Interval], *, title: str, unit: str = "%") -> str:
     for k, (name, value, a, b) in enumerate(rows):
         y = top + row * k + 10
         at, start, end = (_x(v, low, high) for v in (value, a, b))
-        parts.append(_text(LEFT - 12, y + 4, name, "right"))
+        parts.append(_text(LEFT - 12, y + 4, name if len(name) <= 16 else f"{name[:15]}…", "right"))
         parts.append(_line(start, y, end, y, "interval"))
         parts += [_line(x, y - 5, x, y + 5, "interval") for x in (start, end)]
         parts.append(_mark(at, y, k))
@@ -34,8 +34,8 @@ def intervals(rows: Sequence[Interval], *, title: str, unit: str = "%") -> str:
     return _svg(height, parts, title)
 
 
-def course(rows: Sequence[Interval], *, title: str, unit: str = "points", mark: int = 1) -> str:
-    """A column a day: the interval as it stood then; a line at zero."""
+def course(rows: Sequence[Interval], *, title: str, mark: int = 1) -> str:
+    """A column a day: the interval as it stood then; a dashed line at zero."""
     # A first day knows nothing, and would flatten the others.
     width = max(row[3] - row[2] for row in rows[len(rows) // 3 :])
     middle = rows[-1][1]
@@ -53,15 +53,15 @@ def course(rows: Sequence[Interval], *, title: str, unit: str = "points", mark: 
         parts.append(
             _line(LEFT - 60, y(value), WIDTH - 12, y(value), "zero" if not value else "grid")
         )
-        parts.append(_text(LEFT - 66, y(value) + 4, f"{value:+.1f}", "right"))
-    parts.append(_text(8, top + 4, unit, ""))
+        told = f"{value:+.1f}" if value else "0"
+        parts.append(_text(LEFT - 66, y(value) + 4, told, "right"))
     step = (WIDTH - LEFT + 60 - 24) / len(rows)
     every = max(1, len(rows) // 6)
     for k, (name, value, a, b) in enumerate(rows):
         x = LEFT - 60 + step * (k + 0.5)
         parts.append(_line(x, y(a), x, y(b), "interval"))
         parts.append(_mark(x, y(value), mark))
-        if k % every == 0 or k + 1 == len(rows):
+        if k % every == 0:
             parts.append(_text(x, height - 12, name, "middle"))
     return _svg(height, parts, title)
 

@@ -143,7 +143,7 @@ def _course(report: Mapping[str, Any], number: int, each: Mapping[str, Any]) -> 
             rows.append((day["day"][5:], 100 * (y / m - x / n), 100 * low, 100 * high))
     if len(rows) < 2:
         return ""
-    title = f"{arm} − {control}, day by day; lines hold for all days together"
+    title = f"{arm} − {control} in points, day by day; lines hold for all days together"
     return drawings.course(rows, title=title, mark=number)
 
 
