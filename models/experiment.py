@@ -45,6 +45,15 @@ class ExperimentAssignment(Base):
     at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
+class ExperimentAllocation(Base):
+    """The weights of arms that the fleet moves: arm → weight, in place of the file's."""
+
+    __tablename__ = "experiment_allocation"
+    experiment_key: Mapped[str] = mapped_column(primary_key=True)
+    weights: Mapped[dict[str, Any]]
+    at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
 class ExperimentRuling(Base):
     """An arm that nobody comes into any more (`stopped`), or everybody (`chosen`), and why.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, cast
 
 Test: TypeAlias = Literal["sequential", "pocock", "obrien_fleming"]
+Allocation: TypeAlias = Literal["fixed", "thompson"]
 Harm: TypeAlias = Literal["complaint_rate", "unsubscribe_rate"]
 HARMS: Final[tuple[Harm, ...]] = ("complaint_rate", "unsubscribe_rate")
 
@@ -52,7 +53,8 @@ class ExperimentStep:
     """People are divided at random, each always into the same arm; the first arm is the control.
 
     ``metric`` is what counts: the goal of the sequence. ``salt`` says who comes into which arm; None
-    is one that no other experiment has.
+    is one that no other experiment has. ``allocate``: the weights of the file hold, or the fleet moves
+    them hourly to the arms that are likely to be the best.
     """
 
     id: str
@@ -60,6 +62,7 @@ class ExperimentStep:
     salt: str | None = None
     metric: Literal["goal"] = "goal"
     stop: Stop = field(default_factory=Stop)
+    allocate: Allocation = "fixed"
 
     def __post_init__(self) -> None:
         if len({arm.name for arm in self.arms}) != len(self.arms) or len(self.arms) < 2:
@@ -83,10 +86,17 @@ class ExperimentStep:
         """Return the arm of that name, or None where there is none (any more)."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
-    def shares(self, stopped: Collection[str] = ()) -> dict[str, int]:
-        """Return arm → weight of those that people may come into, in lowest terms."""
+    def shares(
+        self, stopped: Collection[str] = (), moved: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """Return arm → weight of those that people may come into, in lowest terms.
+
+        ``moved`` are weights in place of the file's; an arm that the file closed stays closed.
+        """
         weights = {
-            arm.name: arm.weight for arm in self.arms if arm.name not in stopped and arm.weight
+            arm.name: (moved or {}).get(arm.name, arm.weight)
+            for arm in self.arms
+            if arm.name not in stopped and arm.weight
         }
         common = math.gcd(*weights.values()) if weights else 1
         return {name: weight // common for name, weight in weights.items()}
@@ -123,6 +133,7 @@ def experiment_to_json(step: ExperimentStep) -> dict[str, Any]:
         "experiment": {
             "arms": [{"name": arm.name, "next": arm.next, "weight": arm.weight} for arm in step.arms],
             "metric": step.metric,
+            "allocate": None if step.allocate == "fixed" else step.allocate,
             "salt": step.salt,
             "stop": {
                 "test": stop.test, "alpha": stop.alpha, "min_per_arm": stop.min_per_arm,
@@ -147,4 +158,5 @@ def experiment_from_json(id_: str, data: Mapping[str, Any]) -> ExperimentStep:
         data.get("salt"),
         data["metric"],
         Stop(**stop, guardrail=tuple((name, harms[name]) for name in HARMS if name in harms)),
+        data.get("allocate", "fixed"),
     )

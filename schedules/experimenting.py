@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from schedules.arms import HARMS, Arm, ExperimentStep, Harm, Stop, Test
+from schedules.arms import HARMS, Allocation, Arm, ExperimentStep, Harm, Stop, Test
 from schedules.reading import SLUG, Table, matching, suggest
 
 _TESTS: Final[dict[str, Test]] = {
     "sequential": "sequential", "pocock": "pocock", "obrien_fleming": "obrien_fleming",
 }  # fmt: skip
+_ALLOCATE: Final[dict[str, Allocation]] = {"fixed": "fixed", "thompson": "thompson"}
 _SLUG: Final = matching(SLUG)
 
 
@@ -19,16 +20,23 @@ def read_experiment(table: Table, id_: str) -> ExperimentStep | None:
     body, paths = table.table("experiment"), table.table("paths", required=True)
     if body is None:
         return None
-    body.only(("arms", "metric", "salt", "stop"))
+    body.only(("arms", "metric", "allocate", "salt", "stop"))
+    allocate = body.choice("allocate", _ALLOCATE) or "fixed"
     body.choice("metric", {"goal": "goal"})
     salt = body.text("salt", "a word that divides them, such as winback-2026", _word)
     stop = _stop(body.table("stop")) if "stop" in body else Stop()
+    if allocate == "thompson" and stop.test != "sequential":
+        body.report.add_at(
+            (*body.path, "allocate"),
+            f"'allocate' of {body.name} is 'thompson' beside looks that are planned: expected 'test:"
+            " sequential', since weights that move leave no plan; change one of the two",
+        )
     weights = _weights(body)
     ways = _ways(paths, weights) if paths is not None and weights else None
     if weights is None or ways is None or ("salt" in body and salt is None):
         return None
     arms = tuple(Arm(name, weight, ways[name]) for name, weight in weights.items())
-    return ExperimentStep(id_, arms, salt, stop=stop)
+    return ExperimentStep(id_, arms, salt, stop=stop, allocate=allocate)
 
 
 def judge_experiments(top: Table, steps: Iterable[Table]) -> None:

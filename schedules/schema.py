@@ -60,6 +60,7 @@ steps:
     experiment:
       arms: {plain: 50, offer: 50}
       metric: goal
+      allocate: fixed
       salt: sample-2026
       stop: {test: sequential, alpha: 0.05, min_per_arm: 1000, max_days: 30, effect: 0.1, guardrail: {complaint_rate: 0.001, unsubscribe_rate: 0.02}}
     paths: {plain: note, offer: end}

@@ -129,6 +129,8 @@ def _compared(comparisons: Sequence[Mapping[str, Any]]) -> str:
 def _course(report: Mapping[str, Any], number: int, each: Mapping[str, Any]) -> str:
     """How the difference stood on each day, with the interval that holds over all of them."""
     arm, control = each["arm"], each["against"]
+    if report["allocate"] != "fixed":
+        return ""  # weights moved from day to day: plain rates would mix seasons in
     if each["left_out"]:
         return (
             f"<p>{escape(arm)}: {each['left_out']} earlier epochs are left out, in which the two arms"
@@ -179,7 +181,7 @@ def _foot(report: Mapping[str, Any]) -> str:
         f" · {report['needed']:,} people an arm find it 4 times of 5" if report["needed"] else ""
     )
     return (
-        f"<p><small>Test: {escape(report['test'])} at α {report['alpha']:g}, two-sided · at least"
+        f"<p><small>Test: {escape(report['test'])}, weights {escape(report['allocate'])}, at α {report['alpha']:g}, two-sided · at least"
         f" {report['min_per_arm']:,} people an arm · {days} · looked for: a lift of"
         f" {report['effect']:.0%}{needed} · since {escape((report['since'] or 'nobody came')[:10])}"
         "</small></p>"

@@ -16,7 +16,7 @@ from tasks.base import FleetTask, database, ring
 from tasks.crashpoint import reached
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.moves.tick import ticked
-from tasks.sequence import cron, fire, harm, news, own_lines, store, words
+from tasks.sequence import allocation, cron, fire, harm, news, own_lines, store, words
 from tasks.wording import WordingSettings
 
 log = structlog.get_logger()
@@ -42,15 +42,16 @@ def doorkeeper() -> news.Doorkeeper:
     return news.Doorkeeper(database())
 
 
-_looked_for_harm = float("-inf")
+_looked_after = float("-inf")
 
 
-def _look_for_harm() -> None:
-    """Stop arms of experiments that do harm; now and then, since that changes slowly."""
-    global _looked_for_harm
-    if time.monotonic() - _looked_for_harm >= harm.EVERY:
-        _looked_for_harm = time.monotonic()
+def _look_after_experiments() -> None:
+    """Stop arms that do harm, and move weights; now and then, since that changes slowly."""
+    global _looked_after
+    if time.monotonic() - _looked_after >= harm.EVERY:
+        _looked_after = time.monotonic()
         harm.look(database())
+        allocation.move(database())
 
 
 @shared_task(base=FleetTask, name=names.SCAN)
@@ -58,7 +59,7 @@ def scan() -> dict[str, int]:
     """Plan every due enrollment, and ring for what that made."""
     until = time.monotonic() + SCAN_BUDGET
     enrollments = messages = 0
-    _look_for_harm()
+    _look_after_experiments()
     planner().meanwhile()
     while time.monotonic() < until:
         done = planner().scan()

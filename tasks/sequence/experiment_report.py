@@ -133,6 +133,7 @@ class Report:
     goal: str
     control: str
     test: str
+    allocate: str
     alpha: float
     min_per_arm: int
     max_days: int | None
@@ -185,12 +186,21 @@ def report(connection: Connection, name: str) -> Report:
         step.control.name,
         names,
         list(epochs.values()),
-        Rules(stop.alpha, stop.min_per_arm, stop.effect, over, kind, stop.looks),
+        Rules(
+            stop.alpha,
+            stop.min_per_arm,
+            stop.effect,
+            over,
+            kind,
+            stop.looks,
+            step.allocate == "thompson",
+        ),
         looks if kind is not None else None,
         sorted(stopped),
     )
     words = tuple(Ruling(*row) for row in connection.execute(WORDS, {"key": key}))
-    shares = {ruled.chosen: 1} if ruled and ruled.chosen else step.shares(stopped)
+    moved = ruled.weights if ruled and step.allocate == "thompson" else None
+    shares = {ruled.chosen: 1} if ruled and ruled.chosen else step.shares(stopped, moved)
     did = harm(connection, sequence.key, step.id)
     arms = []
     for arm in names:
@@ -220,7 +230,7 @@ def report(connection: Connection, name: str) -> Report:
     base = next((a.rate for a in arms if a.arm == step.control.name), None)
     target = min(base * (1 + stop.effect), 0.9999) if base else 0.0
     needed = None
-    if base and 0 < base < target:
+    if base and 0 < base < target and step.allocate == "fixed":
         needed = sequential_per_arm(
             base, target, alpha=stop.alpha, effect=stop.effect, least=stop.min_per_arm
         )
@@ -230,6 +240,7 @@ def report(connection: Connection, name: str) -> Report:
         f"{goal.event} within {format_duration(goal.window)}" if goal else "none",
         step.control.name,
         stop.test,
+        step.allocate,
         stop.alpha,
         stop.min_per_arm,
         stop.max_days,

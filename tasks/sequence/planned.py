@@ -78,11 +78,19 @@ NOTHING_TAKEN: Final = Taken()
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is on record of an experiment: somebody's arm, arms that are stopped, one for everybody."""
+    """What is on record of an experiment.
+
+    Attributes:
+        arm: somebody's; None: they are new to it.
+        stopped: arms that nobody comes into any more.
+        chosen: the arm that everybody comes into.
+        weights: in place of the file's, where the fleet moves them.
+    """
 
     arm: str | None = None
     stopped: frozenset[str] = frozenset()
     chosen: str | None = None
+    weights: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ def assign(walk: Walk, step: ExperimentStep) -> str:
     kept = step.arm(standing.arm)
     if kept is not None and kept.name not in standing.stopped:
         return _say(walk, step, kept.name, "kept", "as before")
-    shares = step.shares(standing.stopped)
+    moved = standing.weights if step.allocate == "thompson" else None
+    shares = step.shares(standing.stopped, moved)
     if not shares:
         return _say(walk, step, step.control.name, "no_arm", "every arm is stopped")
     subscriber = walk.position.subscriber_id

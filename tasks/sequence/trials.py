@@ -19,8 +19,11 @@ FROM unnest(CAST(:ids AS bigint[]), CAST(:subscribers AS bigint[]), CAST(:keys A
 JOIN experiment_assignment a ON a.experiment_key = r.key AND a.subscriber_id = r.subscriber_id
 """)
 RULINGS = text("""
-SELECT experiment_key, arm, kind FROM experiment_ruling
+SELECT experiment_key, arm, kind, CAST(NULL AS jsonb) AS weights FROM experiment_ruling
 WHERE experiment_key = ANY(:keys) AND lifted_at IS NULL
+UNION ALL
+SELECT experiment_key, NULL, 'weights', weights FROM experiment_allocation
+WHERE experiment_key = ANY(:keys)
 """)
 
 # Shares that were never met before begin an epoch; two planners may both think so.
@@ -96,11 +99,13 @@ def standings(
 
 
 def rulings(connection: Connection, keys: Iterable[str]) -> dict[str, Standing]:
-    """Return what holds for everybody in experiments of which an arm is stopped or chosen."""
+    """Return what holds for everybody, of experiments of which something is on record."""
     found: dict[str, Standing] = {}
     for row in connection.execute(RULINGS, {"keys": sorted(keys)}):
         standing = found.get(row.experiment_key, Standing())
-        if row.kind == "chosen":
+        if row.kind == "weights":
+            standing = replace(standing, weights=row.weights)
+        elif row.kind == "chosen":
             standing = replace(standing, chosen=row.arm)
         else:
             standing = replace(standing, stopped=standing.stopped | {row.arm})

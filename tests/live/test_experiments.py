@@ -11,7 +11,7 @@ from sqlalchemy import text
 from models.session import Database
 from schedules.loader import loads
 from tasks.send.render import Bundle
-from tasks.sequence import harm
+from tasks.sequence import allocation, harm
 from tasks.sequence.explain import explain
 from tests.live import seeds
 from tests.live.fleet import Fleet
@@ -237,3 +237,28 @@ def test_how_many_it_takes_is_said_before_the_start(capsys: pytest.CaptureFixtur
     assert 14_751 < by_test["obrien_fleming"] < by_test["pocock"] < by_test["sequential"] < 26_000
     told = run(capsys, "experiment", "plan", "--base", "1.5", "--lift", "0.1", code=ExitCode.USAGE)
     assert "expected two different ones between 0 and 1" in told
+
+
+def test_weights_move_to_the_better_arm_and_the_chance_of_each_is_on_record(
+    at: Database, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published(at, SMALL.replace("metric: goal", "allocate: thompson"), people=500)
+    fleet.scan()
+    assert allocation.move(at) == 1  # nobody has converted yet: both are as likely
+    rows(at, "DELETE FROM experiment_allocation")
+    convert(at, {"plain": 0.1, "offer": 0.4})
+    rows(at, "UPDATE experiment_assignment SET at = at - interval '1 hour'")
+    assert allocation.move(at) == 1 and allocation.move(at) == 0
+    more = rows(at, "INSERT INTO subscriber (address, address_hmac) SELECT i || '@example.org',"
+                " sha256(i::text::bytea) FROM generate_series(1, 200) i RETURNING id")  # fmt: skip
+    seeds.enroll(at, "trial", [row.id for row in more])
+    fleet.scan()
+    new = rows(at, "SELECT a.arm, a.propensity, e.shares, count(*) AS n FROM experiment_assignment a"
+               " JOIN experiment_epoch e ON e.id = a.epoch_id WHERE a.subscriber_id >= :first"
+               " GROUP BY 1, 2, 3", first=more[0].id)  # fmt: skip
+    told = {row.arm: (row.propensity, row.n) for row in new}
+    assert told["offer"][0] > 0.85 and told["offer"][1] > 150
+    assert sum(p for p, _ in told.values()) == pytest.approx(1)
+    found = run(capsys, "experiment", "report", "trial", "--json")
+    assert found["allocate"] == "thompson" and found["verdict"]["arm"] == "offer"
+    assert sum(arm["share"] for arm in found["arms"]) == pytest.approx(1)

@@ -53,7 +53,8 @@ def told(days: int = 20, looks: bool = False) -> Report:
     )  # fmt: skip
     ruling = Ruling("<b>long & wide</b>", "stopped", "guardrail", "complaint_rate", {}, START, None)
     return Report(
-        "win-back/split", "purchase within 2w", "plain", "pocock" if looks else "sequential", 0.05,
+        "win-back/split", "purchase within 2w", "plain", "pocock" if looks else "sequential",
+        "fixed", 0.05,
         1000, 30, 0.1, START if days else None, 1, arms, verdict, 25_410 if days else None,
         "what is said & done", (ruling,), tuple(course),
     )  # fmt: skip

@@ -90,6 +90,8 @@ def test_a_file_says_it_and_the_stored_form_says_the_same() -> None:
         ("alpha: 0.05", "alpha: 5", "expected a share above 0 and at most 0.5"),
         ("complaint_rate: 0.001", "complaints: 0.001", "did you mean 'complaint_rate'?"),
         ("test: sequential", "test: pocock", "has no 'looks': expected the looks that are planned"),
+        ("metric: goal\n      stop: {test: sequential", "allocate: thompson\n      stop: {test: pocock, looks: 2,"
+         " people: 9", "weights that move leave no plan"),
         ("max_days: 30", "looks: 5", "a sequential test may be looked at always"),
         ("test: sequential", "test: t", "expected sequential or pocock or obrien_fleming"),
         ("    paths: {plain: plain-mail, offer: offer-mail}\n", "", "has no 'paths'"),

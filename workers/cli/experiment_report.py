@@ -17,7 +17,7 @@ def show(found: Report) -> None:
     verdict = found.verdict
     typer.echo(f"{found.key}: {found.said}")
     typer.echo(
-        f"goal: {found.goal}; test: {found.test} at α {found.alpha:g}; shares as they were to be:"
+        f"goal: {found.goal}; test: {found.test}, weights {found.allocate}, at α {found.alpha:g}; shares as they were to be:"
         f" p = {verdict.sample_ratio:.3g}"
     )
     emit(
@@ -67,6 +67,11 @@ def show(found: Report) -> None:
                 f"{each.arm}: {each.left_out} earlier epochs are left out, since the weights of the"
                 " two arms had another ratio then"
             )
+    for arm_, effective in verdict.refused.items():
+        typer.echo(
+            f"{arm_}: not compared, since its people stand for {effective:.0f} of equal weight, and it"
+            " takes 100"
+        )
     for word in plain(found.rulings):
         lifted = f", taken back {word['lifted_at'][:19]}Z" if word["lifted_at"] else ""
         typer.echo(

@@ -36,6 +36,12 @@ CREATE TABLE experiment_assignment (
         FOREIGN KEY (enrollment_id) REFERENCES enrollment (id)
 );
 CREATE INDEX experiment_assignment_enrollment_id_idx ON experiment_assignment (enrollment_id);
+CREATE TABLE experiment_allocation (
+    experiment_key text NOT NULL,
+    weights        jsonb NOT NULL,
+    at             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT experiment_allocation_pkey PRIMARY KEY (experiment_key)
+);
 """
 
 # One word at a time on each arm; what was taken back stays to be read.
@@ -67,4 +73,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE experiment_ruling, experiment_assignment, experiment_epoch")
+    op.execute(
+        "DROP TABLE experiment_ruling, experiment_allocation, experiment_assignment, experiment_epoch"
+    )
