@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from celery import current_app, shared_task
 from kombu.exceptions import ChannelError
+from sqlalchemy.exc import DBAPIError
 
 from tasks import content_work, membership, names, regions
 from tasks.base import FleetTask, database, ring
@@ -48,10 +49,15 @@ _looked_after = float("-inf")
 def _look_after_experiments() -> None:
     """Stop arms that do harm, and move weights; now and then, since that changes slowly."""
     global _looked_after
-    if time.monotonic() - _looked_after >= harm.EVERY:
-        _looked_after = time.monotonic()
+    if time.monotonic() - _looked_after < harm.EVERY:
+        return
+    _looked_after = time.monotonic()
+    try:
         harm.look(database())
         allocation.move(database())
+    except DBAPIError as fault:
+        # A count that takes too long must not keep mail from being planned; the next minute tries again.
+        log.error("experiments_not_looked_after", why=str(fault.orig))
 
 
 @shared_task(base=FleetTask, name=names.SCAN)
@@ -59,7 +65,6 @@ def scan() -> dict[str, int]:
     """Plan every due enrollment, and ring for what that made."""
     until = time.monotonic() + SCAN_BUDGET
     enrollments = messages = 0
-    _look_after_experiments()
     planner().meanwhile()
     while time.monotonic() < until:
         done = planner().scan()
@@ -69,6 +74,7 @@ def scan() -> dict[str, int]:
             _ring()
         if done.enrollments < store.BATCH:
             break
+    _look_after_experiments()
     own_lines.sync(database())
     if cron.look(database()).waiting:
         ring(names.FIRE, names.tick())

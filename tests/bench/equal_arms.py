@@ -1,6 +1,7 @@
 """How often an experiment without an effect is said to have one, and how often a real gain is found.
 
-Arms by `ExperimentStep.draw`, verdicts by `tasks.experiment.verdict.judge`, one look a day for thirty
+First the sequential test alone, 4 000 experiments a rate; `--runs 0 --gains 0` leaves it at that. Then
+arms by `ExperimentStep.draw` and verdicts by `tasks.experiment.verdict.judge`, one look a day for thirty
 days: `python -m tests.bench.equal_arms --runs 1000`. It needs no server. An ordinary z at 1.96,
 looked at daily, stands beside it.
 """
@@ -16,12 +17,29 @@ import numpy as np
 
 from schedules.arms import Arm, ExperimentStep
 from tasks.experiment.power import sequential_per_arm, sequential_power
-from tasks.experiment.sequential import information
+from tasks.experiment.sequential import always_valid_p, information
 from tasks.experiment.verdict import Count, Epoch, Rules, judge
 
 DAYS = 30
 SHARES = {"a": 1, "b": 1}
 RULES = Rules(least=1)
+
+
+def days(
+    base: float, lift: float, people: int, runs: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Conversions of two arms after each of the days with so many new people an arm; and people."""
+    random = np.random.default_rng(seed)
+    a = random.binomial(people, base, (runs, DAYS)).cumsum(axis=1)
+    b = random.binomial(people, base * (1 + lift), (runs, DAYS)).cumsum(axis=1)
+    return a, b, people * np.arange(1, DAYS + 1)
+
+
+def found_by(a: np.ndarray, b: np.ndarray, n: np.ndarray) -> tuple[float, float]:
+    """Share of the experiments in which some look found something: by the test, and by a plain z."""
+    z = (b - a) / ((a + b) / 2) * np.sqrt(information(a, n, b, n))
+    ours = (always_valid_p(a, n, b, n) < 0.05).any(axis=1)
+    return float(ours.mean()), float((np.abs(z) > 1.96).any(axis=1).mean())
 
 
 def drawn(runs: int, people: int) -> Iterator[np.ndarray]:
@@ -80,6 +98,15 @@ def main() -> None:
     parser.add_argument("--gains", type=int, default=100, help="runs with a real gain of a quarter")
     asked = parser.parse_args()
     say = sys.stdout.write
+    for rate, people in ((0.01, 2000), (0.1, 500), (0.4, 300)):
+        ours, plain = found_by(*days(rate, 0, people, 4000, seed=20260))
+        say(f"the test alone, equal arms at {rate:.0%}: found {ours:.1%}, a daily z {plain:.1%}\n")
+    each = sequential_per_arm(0.1, 0.11)
+    found, _ = found_by(*days(0.1, 0.1, each // DAYS, 4000, seed=3))
+    promised = sequential_power(0.1, 0.11, each)
+    say(f"the test alone, 10% → 11%, {each} an arm: found {found:.1%}, promised {promised:.1%}\n")
+    if not asked.runs or not asked.gains:
+        return
     for rate, (ours, plain) in _equal(asked.runs, asked.people, (0.02, 0.1, 0.4), seed=1).items():
         shares = f"found {ours / asked.runs:.1%}, a daily z {plain / asked.runs:.1%}"
         say(f"equal arms at {rate:.0%}: {shares}\n")
