@@ -26,12 +26,29 @@ def intervals(rows: Sequence[Interval], *, title: str, unit: str = "%") -> str:
     for k, (name, value, a, b) in enumerate(rows):
         y = top + row * k + 10
         at, start, end = (_x(v, low, high) for v in (value, a, b))
-        parts.append(_text(LEFT - 12, y + 4, name if len(name) <= 16 else f"{name[:15]}…", "right"))
+        parts.append(_text(LEFT - 12, y + 4, _short(name), "right"))
         parts.append(_line(start, y, end, y, "interval"))
         parts += [_line(x, y - 5, x, y + 5, "interval") for x in (start, end)]
         parts.append(_mark(at, y, k))
         parts.append(_text(WIDTH - RIGHT + 10, y + 4, f"{value:.2f} {unit}", ""))
     return _svg(height, parts, title)
+
+
+def bars(rows: Sequence[tuple[str, float, float]], *, title: str) -> str:
+    """A bar a row: how many, and filled, how many of them; both in figures beside it."""
+    most = max(row[1] for row in rows) or 1
+    row, top = 28, 34
+    parts = [_text(8, 16, title, "title")]
+    for k, (name, whole, part) in enumerate(rows):
+        y = top + row * k
+        widths = [(WIDTH - LEFT - 130) * n / most for n in (whole, part)]
+        parts.append(_text(LEFT - 12, y + 13, _short(name), "right"))
+        for width, kind in zip(widths, ("outline", "mark"), strict=True):
+            parts.append(
+                f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="17" class="{kind}"/>'
+            )
+        parts.append(_text(LEFT + widths[0] + 8, y + 13, f"{part:,.0f} of {whole:,.0f}", ""))
+    return _svg(top + row * len(rows) + 8, parts, title)
 
 
 def course(rows: Sequence[Interval], *, title: str, mark: int = 1) -> str:
@@ -64,6 +81,10 @@ def course(rows: Sequence[Interval], *, title: str, mark: int = 1) -> str:
         if k % every == 0:
             parts.append(_text(x, height - 12, name, "middle"))
     return _svg(height, parts, title)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else f"{name[:15]}…"
 
 
 def _axis(low: float, high: float, top: float, bottom: float, unit: str) -> list[str]:

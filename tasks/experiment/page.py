@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, Final
+from typing import Any
 
 from tasks.experiment import drawings
 from tasks.experiment.sequential import always_valid_interval
+from tasks.experiment.sheet import table, whole
 from tasks.experiment.verdict import SAID
-
-STYLE: Final = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 44em; margin: 1.5em auto; padding: 0 1em; color: #1a1a1a; background: #fff }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } .wide { overflow-x: auto }
-table { border-collapse: collapse; margin: 1em 0 } th, td { text-align: left; padding: .25em .9em .25em 0; white-space: nowrap }
-th { border-bottom: 1px solid #777 } td.n { text-align: right; font-variant-numeric: tabular-nums }
-.verdict { border-left: 6px solid #1a1a1a; padding: .5em 1em; background: #f2f2f2; margin: 1em 0 }
-svg { width: 100%; height: auto; margin: .5em 0 } svg text { font: 13px system-ui, sans-serif }
-svg .title { font-weight: 600 } svg .right { text-anchor: end } svg .middle { text-anchor: middle }
-svg .grid { stroke: #ccc } svg .zero { stroke: #1a1a1a; stroke-dasharray: 4 3 } svg .interval { stroke: #0072b2; stroke-width: 2 }
-svg .mark { fill: #0072b2; stroke: #fff } small { color: #555 }
-"""
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -45,31 +34,11 @@ def page(report: Mapping[str, Any]) -> str:
         body += ["<h2>Beside the control</h2>", _compared(verdict["comparisons"])]
         body += [_course(report, k, each) for k, each in enumerate(verdict["comparisons"], 1)]
     body += ["<h2>Harm</h2>", _harm(report["arms"]), _rulings(report["rulings"]), _foot(report)]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{''.join(body)}"
-        "</body></html>\n"
-    )
+    return whole(title, body)
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table whose first column is words, and the others what they are."""
-    told = "".join(
-        "<tr>"
-        + "".join(
-            f"<td class=n>{escape(str(cell))}</td>" if k else f"<td>{escape(str(cell))}</td>"
-            for k, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    names = "".join(f"<th>{escape(name)}" for name in head)
-    return f'<div class="wide"><table><tr>{names}</tr>{told}</table></div>'
 
 
 def _rates(report: Mapping[str, Any]) -> str:
@@ -94,7 +63,7 @@ def _arms(report: Mapping[str, Any]) -> str:
         )
         for arm in report["arms"]
     ]
-    return _table(("arm", "share now", "people", "converted", "rate", "value"), rows)
+    return table(("arm", "share now", "people", "converted", "rate", "value"), rows)
 
 
 def _compared(comparisons: Sequence[Mapping[str, Any]]) -> str:
@@ -121,8 +90,8 @@ def _compared(comparisons: Sequence[Mapping[str, Any]]) -> str:
         for each in comparisons
         for look in each["looks"]
     ]
-    return _table(head, rows) + (
-        _table(("look", "people an arm", "z", "bound"), looks) if looks else ""
+    return table(head, rows) + (
+        table(("look", "people an arm", "z", "bound"), looks) if looks else ""
     )
 
 
@@ -160,7 +129,7 @@ def _harm(arms: Sequence[Mapping[str, Any]]) -> str:
         )
         for arm in arms
     ]
-    return _table(("arm", "mails", "complaints", "unsubscribes", "stopped"), rows)
+    return table(("arm", "mails", "complaints", "unsubscribes", "stopped"), rows)
 
 
 def _rulings(rulings: Sequence[Mapping[str, Any]]) -> str:
@@ -172,7 +141,7 @@ def _rulings(rulings: Sequence[Mapping[str, Any]]) -> str:
         )
         for word in rulings
     ]  # fmt: skip
-    return _table(("when", "arm", "what", "by", "why", ""), rows) if rows else ""
+    return table(("when", "arm", "what", "by", "why", ""), rows) if rows else ""
 
 
 def _foot(report: Mapping[str, Any]) -> str:

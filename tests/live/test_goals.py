@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from sqlalchemy import text
@@ -15,7 +17,9 @@ from tasks.sequence.enroll import enroll_all
 from tasks.sequence.explain import explain
 from tasks.sequence.lift import Lift
 from tasks.sequence.report import HELD_OUT, parameters, report
+from tasks.sequence.report_page import page
 from tests.live.door import Door
+from workers.cli.render import plain
 
 EXIT = "exit: [{event: purchase, reason: converted}]"
 GOAL = "goal: {event: purchase, window: 21d, value: event.amount}"
@@ -279,6 +283,11 @@ def test_what_the_mails_brought_is_said_with_its_interval_or_not_at_all(database
     assert found.value.value == pytest.approx(1000 * (300 / (120 - held) - 30 / held))
     assert 0 < found.value.low < found.value.value < found.value.high
     assert found == lift_of(door) and "not told apart" not in found.said
+    with door.database.transaction() as connection:
+        html = page(plain(report(connection, "door")))
+    assert "(+" in html and not re.search(r"(?:src|href)=|https?:|url\(|<script", html)
+    drawn = [ElementTree.fromstring(each) for each in re.findall(r"<svg.*?</svg>", html)]
+    assert [len(each.findall(".//*[@class='mark']")) for each in drawn] == [2, 2]
     # Entries from before the present holdout were divided otherwise.
     door.run("UPDATE sequence_version SET created_at = now() + interval '1 hour'")
     assert lift_of(door).mailed == 0
