@@ -11,7 +11,7 @@ from sqlalchemy import text
 from models.session import Database
 from schedules.loader import loads
 from tasks.send.render import Bundle
-from tasks.sequence import allocation, harm
+from tasks.sequence import allocation, entry, harm
 from tasks.sequence.explain import explain
 from tests.live import seeds
 from tests.live.fleet import Fleet
@@ -262,3 +262,25 @@ def test_weights_move_to_the_better_arm_and_the_chance_of_each_is_on_record(
     found = run(capsys, "experiment", "report", "trial", "--json")
     assert found["allocate"] == "thompson" and found["verdict"]["arm"] == "offer"
     assert sum(arm["share"] for arm in found["arms"]) == pytest.approx(1)
+
+
+def test_the_planner_looks_after_experiments_and_goes_on_where_that_fails(
+    at: Database, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(at, people=60)
+    fleet.scan()
+    fleet.send()
+    rows(at, "UPDATE subscriber s SET stopped_at = now(), stopped_reason = 'complaint'"
+             " FROM experiment_assignment a WHERE a.subscriber_id = s.id AND a.arm = 'plain'")  # fmt: skip
+    monkeypatch.setattr(entry, "database", lambda: at)
+    monkeypatch.setattr(entry, "_looked_after", float("-inf"))
+    entry._look_after_experiments()
+    ruled = rows(at, "SELECT arm FROM experiment_ruling")
+    assert [row.arm for row in ruled] == ["plain"]
+    # Once a minute is enough.
+    rows(at, "DELETE FROM experiment_ruling")
+    entry._look_after_experiments()
+    assert not rows(at, "SELECT FROM experiment_ruling")
+    monkeypatch.setattr(entry, "_looked_after", float("-inf"))
+    rows(at, "ALTER TABLE experiment_assignment RENAME TO elsewhere")
+    entry._look_after_experiments()
