@@ -12,6 +12,7 @@ Kind: TypeAlias = Literal[
     "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "evident",
     "quarantined", "worded", "moved", "edited", "passed", "retimed", "waited", "timed_out", "called",
     "reopened",
+    "assigned",
 ]  # fmt: skip
 
 
@@ -58,6 +59,7 @@ _LINES: Final[dict[str, str]] = {
     "waited": "{step}: {event} came, so the way goes on",
     "timed_out": "{step}: {event} did not come in time, so the way goes on",
     "called": "{step}: a call to {to} was put into the outbox",
+    "assigned": "{step}: arm {arm} of the experiment ({said})",
     "exited": "left the sequence at {step}: {reason}",
 }
 

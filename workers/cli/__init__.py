@@ -33,6 +33,7 @@ COMMANDS = (
     "subscribers",
     "events",
     "segment",
+    "experiment",
     "quantum",
     "words",
     "content",
