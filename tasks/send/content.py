@@ -6,8 +6,7 @@ here (the transport does that), and lines end in CRLF only.
 
 Every mail carries `Auto-Submitted: auto-generated` (RFC 3834 §5): together with `List-Unsubscribe`
 it keeps vacation responders silent. `Precedence: bulk` says the same outside of any standard
-(RFC 2076 §3.9 discourages it) and is left out. `List-Unsubscribe-Post` (RFC 8058) asks for an
-https address and comes with the HTTP edge.
+(RFC 2076 §3.9 discourages it) and is left out.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ from urllib.parse import quote
 
 from tasks.errors import Permanent
 from tasks.send.envelope import ascii_domain
+from tasks.send.list_headers import list_headers
 from tasks.send.render import Rendered
 
 HEADERS = frozenset(
     """Auto-Submitted Content-Transfer-Encoding Content-Type Date From List-Unsubscribe
-    MIME-Version Message-ID Subject To""".split()
+    List-Unsubscribe-Post MIME-Version Message-ID Subject To""".split()
 )
 LONGEST_LINE = 998  # octets without CRLF, RFC 5322 §2.1.1
 
@@ -61,7 +61,8 @@ class Facts:
     """What is fixed about one message before its words are.
 
     `rfc_message_id` with its angle brackets; `frozen_at` aware; `boundary_key` is the effect key;
-    `unsubscribe_token` as made by the function of that name.
+    `unsubscribe_token` as made by the function of that name; `one_click` is the edge's address that
+    takes the reader off by a POST, for mails that one can leave.
     """
 
     rfc_message_id: str
@@ -69,6 +70,7 @@ class Facts:
     frozen_at: datetime
     boundary_key: bytes
     unsubscribe_token: str
+    one_click: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def compose(rendered: Rendered, *, message: Facts, sender: Sender) -> Content:
         ("To", _recipient(message.to_address)),
         ("Message-ID", message.rfc_message_id),
         ("Subject", _unstructured(rendered.subject, "the subject")),
-        ("List-Unsubscribe", f"<{unsubscribe_url(sender, message.unsubscribe_token)}>"),
+        *list_headers(unsubscribe_url(sender, message.unsubscribe_token), message.one_click),
         ("Auto-Submitted", "auto-generated"),
         ("MIME-Version", "1.0"),
     ]

@@ -88,6 +88,7 @@ class Facts:
         taken: the slots of its cap that are.
         pauses: spans in which its time stood still, in order; none where a pause does not stop it.
         awaited: those of its waits whose event has come.
+        snoozed_until: until when the subscriber wants no marketing mail.
     """
 
     now: datetime
@@ -100,6 +101,7 @@ class Facts:
     taken: Taken = Taken()
     pauses: tuple[tuple[datetime, datetime], ...] = ()
     awaited: frozenset[str] = frozenset()
+    snoozed_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

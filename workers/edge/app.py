@@ -1,0 +1,92 @@
+"""The routes of the edge, and what is opened before the first request and closed after the last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp
+
+from models.migrate import current, head
+from models.session import Database
+from workers.edge import leaving, problem
+from workers.edge.settings import EdgeSettings
+from workers.edge.shield import AccessLog, Shield
+
+LOG_EVERY = 0.2
+ABOUT = """What readers and other systems reach of a dripfleet.
+
+`/v1` asks for an API key (`Authorization: Bearer df_…`, from `dripfleet key create`) and takes an
+`Idempotency-Key`. Errors are `application/problem+json`."""
+
+
+def build(settings: EdgeSettings, database: Database, log: AccessLog | None = None) -> ASGIApp:
+    """The edge as an ASGI app.
+
+    Args:
+        settings: of this process.
+        database: the caller's, and to be closed by it.
+        log: takes a line for each answer; by default stderr.
+    """
+    access = log or AccessLog()
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        app.state.counter = leaving.Counter(database, settings.keys, settings.sender_name)
+        writing = asyncio.create_task(_write(access))
+        app.state.stopping = False
+        try:
+            yield
+        finally:
+            app.state.stopping = True
+            writing.cancel()
+            access.flush()
+
+    app = FastAPI(
+        title="dripfleet",
+        version="1",
+        description=ABOUT,
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+    )
+    problem.install(app)
+    app.include_router(leaving.router)
+
+    @app.get("/healthz", tags=["health"], summary="This process answers")
+    async def healthz() -> dict[str, str]:
+        """Say that this process runs; nothing else is asked."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], summary="Send requests here")
+    def readyz() -> JSONResponse:
+        """Say whether requests can be served: Postgres answers, with this code's schema."""
+        why = _unready(database)
+        if why is not None:
+            return problem.answer(503, why)
+        return JSONResponse({"status": "ok"})
+
+    https = settings.edge_url.startswith("https://")
+    return Shield(app, access, body=settings.edge_body, https=https)
+
+
+def _unready(database: Database) -> str | None:
+    """Why this process cannot serve; None: it can."""
+    try:
+        with database.transaction() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = '2s'"))
+            stands = current(connection)
+    except SQLAlchemyError:
+        return "Postgres does not answer"
+    return None if stands == head() else "the schema is not this code's; run `dripfleet migrate`"
+
+
+async def _write(log: AccessLog) -> None:
+    while True:
+        await asyncio.sleep(LOG_EVERY)
+        log.flush()
