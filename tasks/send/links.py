@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal
+from urllib.parse import quote
 
 from sqlalchemy import Connection, text
 
@@ -31,6 +32,7 @@ HONEYPOT: Final = 0
 _LINK = re.compile(
     r"""(<a\b[^<>]*?\bhref\s*=\s*)(["'])(https?://[^"'<>{}\s]{1,2000})\2""", re.IGNORECASE
 )
+_URL = ":/?#[]@!$&'()*+,;=%~"
 _END = re.compile(r"</body\s*>", re.IGNORECASE)
 
 ADD = text("""
@@ -65,7 +67,7 @@ def tracked(bundle: Bundle, tracking: Tracking) -> Tracked:
     parts = dict(bundle.parts)
 
     def link(found: re.Match[str]) -> str:
-        url = html.unescape(found[3])
+        url = quote(html.unescape(found[3]), safe=_URL)
         if url not in urls:
             urls.append(url)
         return f"{found[1]}{found[2]}{{{{ links[{urls.index(url)}] }}}}{found[2]}"

@@ -15,8 +15,10 @@ from starlette.types import ASGIApp
 from models.migrate import current, head
 from models.session import Database
 from workers.edge import leaving, problem
+from workers.edge.hits import Hits, Pen
 from workers.edge.settings import EdgeSettings
 from workers.edge.shield import AccessLog, Shield
+from workers.edge.tracking import Tracking
 
 LOG_EVERY = 0.2
 ABOUT = """What readers and other systems reach of a dripfleet.
@@ -34,16 +36,19 @@ def build(settings: EdgeSettings, database: Database, log: AccessLog | None = No
         log: takes a line for each answer; by default stderr.
     """
     access = log or AccessLog()
+    pen = Pen(database.url)
+    hits = Hits(pen.write)
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.counter = leaving.Counter(database, settings.keys, settings.sender_name)
+        hits.start()
         writing = asyncio.create_task(_write(access))
-        app.state.stopping = False
         try:
             yield
         finally:
-            app.state.stopping = True
+            await hits.stop()
+            await pen.close()
             writing.cancel()
             access.flush()
 
@@ -72,7 +77,8 @@ def build(settings: EdgeSettings, database: Database, log: AccessLog | None = No
         return JSONResponse({"status": "ok"})
 
     https = settings.edge_url.startswith("https://")
-    return Shield(app, access, body=settings.edge_body, https=https)
+    inner = Tracking(app, database, settings.keys, hits)
+    return Shield(inner, access, body=settings.edge_body, https=https)
 
 
 def _unready(database: Database) -> str | None:

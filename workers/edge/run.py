@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+from types import FrameType
 
 import structlog
 
@@ -63,6 +65,13 @@ def run() -> int:
             ws="none",
         )
     )
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn gives a signal that it has acted on to whoever handled it before, which would end us by it.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, end)
     try:
         server.run([listening])
     finally:
