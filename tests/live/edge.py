@@ -15,6 +15,7 @@ from workers.edge.app import build
 from workers.edge.settings import EdgeSettings
 from workers.embedded.ledger import read_mail
 
+IDENTITIES = b"an identity of the tests"
 BASE = "https://mail.example.com/e"
 
 
@@ -25,7 +26,7 @@ def settings(**more: object) -> EdgeSettings:
 
 def client(database: Database, **more: object) -> TestClient:
     """The edge; use it as a context."""
-    app = build(settings(**more), database)
+    app = build(settings(**more), database, identities=IDENTITIES)
     return TestClient(app, base_url="https://mail.example.com", follow_redirects=False)
 
 

@@ -168,6 +168,7 @@ def process(database: Database, tmp_path: Path) -> Iterator[tuple[subprocess.Pop
         "REDIS_URL": "redis://127.0.0.1:1/0",
         "HOME": str(tmp_path),
         "EDGE_PORT": str(port),
+        "SECRET_ADDRESS": edge.IDENTITIES.decode(),
         "SECRET_TOKEN": SECRET.get_secret_value(),
     }
     with (tmp_path / "edge.log").open("wb") as log:

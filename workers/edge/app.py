@@ -10,29 +10,41 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from models.migrate import current, head
 from models.session import Database
-from workers.edge import leaving, problem
+from workers.edge import answers, api, leaving, problem
+from workers.edge.callers import Callers
 from workers.edge.hits import Hits, Pen
 from workers.edge.settings import EdgeSettings
 from workers.edge.shield import AccessLog, Shield
 from workers.edge.tracking import Tracking
 
 LOG_EVERY = 0.2
+FORGET_EVERY = 3600.0
 ABOUT = """What readers and other systems reach of a dripfleet.
 
 `/v1` asks for an API key (`Authorization: Bearer df_…`, from `dripfleet key create`) and takes an
 `Idempotency-Key`. Errors are `application/problem+json`."""
 
 
-def build(settings: EdgeSettings, database: Database, log: AccessLog | None = None) -> ASGIApp:
+def build(
+    settings: EdgeSettings,
+    database: Database,
+    *,
+    identities: bytes,
+    redis_url: str | None = None,
+    log: AccessLog | None = None,
+) -> ASGIApp:
     """The edge as an ASGI app.
 
     Args:
         settings: of this process.
         database: the caller's, and to be closed by it.
+        identities: key of the subscribers' addresses.
+        redis_url: where requests to `/v1` are counted; None: in this process.
         log: takes a line for each answer; by default stderr.
     """
     access = log or AccessLog()
@@ -42,14 +54,18 @@ def build(settings: EdgeSettings, database: Database, log: AccessLog | None = No
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.counter = leaving.Counter(database, settings.keys, settings.sender_name)
+        app.state.callers = Callers(database, settings.edge_rate, redis_url)
+        app.state.writer = api.Writer(database, identities)
         hits.start()
-        writing = asyncio.create_task(_write(access))
+        tasks = [asyncio.create_task(_write(access)), asyncio.create_task(_forget(database))]
         try:
             yield
         finally:
             await hits.stop()
             await pen.close()
-            writing.cancel()
+            await app.state.callers.close()
+            for each in tasks:
+                each.cancel()
             access.flush()
 
     app = FastAPI(
@@ -62,6 +78,7 @@ def build(settings: EdgeSettings, database: Database, log: AccessLog | None = No
     )
     problem.install(app)
     app.include_router(leaving.router)
+    app.include_router(api.router)
 
     @app.get("/healthz", tags=["health"], summary="This process answers")
     async def healthz() -> dict[str, str]:
@@ -90,6 +107,13 @@ def _unready(database: Database) -> str | None:
     except SQLAlchemyError:
         return "Postgres does not answer"
     return None if stands == head() else "the schema is not this code's; run `dripfleet migrate`"
+
+
+async def _forget(database: Database) -> None:
+    while True:
+        await asyncio.sleep(FORGET_EVERY)
+        with contextlib.suppress(SQLAlchemyError):
+            await run_in_threadpool(answers.forget, database)
 
 
 async def _write(log: AccessLog) -> None:

@@ -110,7 +110,8 @@ router = APIRouter(tags=["leaving"], default_response_class=HTMLResponse)
 TheCounter = Annotated[Counter, Depends(_counter)]
 
 
-@router.api_route("/u/{token}", methods=["GET", "HEAD"], summary="A page that asks")
+@router.get("/u/{token}", summary="A page that asks")
+@router.head("/u/{token}", include_in_schema=False)
 def ask(token: str, counter: TheCounter, accepted: Language = "") -> HTMLResponse:
     """Show what the reader of a mail may choose; nothing is changed by looking."""
     return counter.ask(token, accepted)

@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from tasks.errors import Misconfigured, Permanent
@@ -49,6 +49,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Permanent)
     def permanent(request: Request, error: Permanent) -> JSONResponse:
         return answer(422, str(error))
+
+    @app.exception_handler(DataError)
+    def unfit(request: Request, error: DataError) -> JSONResponse:
+        return answer(422, "a value is none that Postgres can hold; correct it")
 
     @app.exception_handler(SQLAlchemyError)
     def database(request: Request, error: SQLAlchemyError) -> JSONResponse:

@@ -9,6 +9,7 @@ from types import FrameType
 import structlog
 
 from models.session import Database, DatabaseSettings
+from tasks.audience.settings import AudienceSettings
 from tasks.errors import Misconfigured
 from workers import logs
 from workers.edge.settings import EdgeSettings
@@ -27,7 +28,7 @@ def run() -> int:
         Misconfigured: a setting is wrong, the extra is missing, or the port is taken.
     """
     clear_blank()
-    read = panel(DatabaseSettings, RedisSettings, FleetSettings, EdgeSettings)
+    read = panel(DatabaseSettings, RedisSettings, FleetSettings, AudienceSettings, EdgeSettings)
     fleet, settings = read[FleetSettings], read[EdgeSettings]
     logs.configure(fleet.log_level, process="edge")
     watch_parent(settings.edge_drain + 10)
@@ -52,7 +53,12 @@ def run() -> int:
     log.info("edge_serves", port=port, url=settings.edge_url or None)
     server = uvicorn.Server(
         uvicorn.Config(
-            build(settings, database),
+            build(
+                settings,
+                database,
+                identities=read[AudienceSettings].key,
+                redis_url=read[RedisSettings].redis_url.get_secret_value(),
+            ),
             log_config=None,
             access_log=False,
             server_header=False,
