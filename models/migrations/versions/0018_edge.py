@@ -1,4 +1,4 @@
-"""The HTTP edge: pauses that readers ask for, links and hits of tracked mails, keys of callers."""
+"""The HTTP edge: breaks that readers ask for, links and hits of tracked mails, keys of callers; erasure."""
 
 from __future__ import annotations
 
@@ -72,11 +72,48 @@ CREATE INDEX api_answer_at_idx ON api_answer (at);
 """
 
 
+# An erased row is kept as it is, whoever brings the address in again: by it the stop is found.
+ERASURE = """
+ALTER TABLE subscriber ADD COLUMN erased_at timestamptz;
+CREATE INDEX subscriber_erased_idx ON subscriber (id) WHERE erased_at IS NOT NULL;
+CREATE FUNCTION keep_erased() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN OLD;
+END $$;
+CREATE TRIGGER subscriber_erased BEFORE UPDATE ON subscriber
+    FOR EACH ROW WHEN (OLD.erased_at IS NOT NULL) EXECUTE FUNCTION keep_erased();
+"""
+
+# The one door in the freeze: a frozen content may be forgotten, with the subscriber erased.
+FORGET = """
+CREATE OR REPLACE FUNCTION refuse_content() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.content_sha256 IS NULL AND EXISTS (
+        SELECT FROM subscriber s WHERE s.id = NEW.subscriber_id AND s.erased_at IS NOT NULL) THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'message %: its content is frozen; it may change only from working to armed '
+        'and while no copy can be out', NEW.id USING ERRCODE = 'check_violation';
+END $$;
+"""
+REFUSE = """
+CREATE OR REPLACE FUNCTION refuse_content() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'message %: its content is frozen; it may change only from working to armed '
+        'and while no copy can be out', NEW.id USING ERRCODE = 'check_violation';
+END $$;
+"""
+
+
 def upgrade() -> None:
-    for statements in (SNOOZE, LINKS, CALLERS):
+    for statements in (SNOOZE, LINKS, CALLERS, ERASURE, FORGET):
         op.execute(statements)
 
 
 def downgrade() -> None:
+    op.execute(REFUSE)
+    op.execute("DROP TRIGGER subscriber_erased ON subscriber")
+    op.execute("DROP FUNCTION keep_erased")
+    op.execute("ALTER TABLE subscriber DROP COLUMN erased_at")
     op.execute("DROP TABLE api_answer, api_key, hit, link, snooze")
     op.execute("ALTER TABLE stream DROP COLUMN tracking")
