@@ -44,7 +44,7 @@ FROM message m JOIN subscriber s ON s.id = m.subscriber_id WHERE m.id = :message
 TOPICS = text("""
 SELECT t.key, t.title, coalesce(c.opted_in, false) AS opted_in
 FROM topic t LEFT JOIN consent c ON c.topic = t.key AND c.subscriber_id = :subscriber
-ORDER BY t.title, t.key LIMIT 200
+ORDER BY lower(t.title), t.key LIMIT 200
 """)
 
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from pathlib import Path
 
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
@@ -47,3 +55,38 @@ def path_to_leave(mail: EmailMessage) -> str:
     found = re.search(rf"<{re.escape(BASE)}(/u/[^>]+)>", mail["List-Unsubscribe"])
     assert found is not None
     return found[1]
+
+
+@contextmanager
+def served(database: Database, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """`dripfleet api` as a process of its own, and the port of this machine that it serves."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
+    own = {
+        "DATABASE_URL": database.url,
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "HOME": str(folder),
+        "EDGE_PORT": str(port),
+        "SECRET_ADDRESS": IDENTITIES.decode(),
+        "SECRET_TOKEN": SECRET.get_secret_value(),
+    }
+    with (folder / "edge.log").open("wb") as log:
+        started = subprocess.Popen(
+            [sys.executable, "-P", "-m", "workers", "api"],
+            env={**plain, **{f"DRIPFLEET_{name}": value for name, value in own.items()}},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while not (folder / "run" / "edge.url").exists():
+                assert started.poll() is None, (folder / "edge.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield started, port
+        finally:
+            started.kill()
+            started.wait()

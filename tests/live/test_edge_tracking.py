@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ from tasks.send.render import Bundle
 from tasks.send.tokens import sign
 from tasks.track.store import Judged, settle
 from tests.live import edge, seeds
-from tests.live.fleet import SECRET, Fleet
+from tests.live.fleet import Fleet
 
 PAGE = """<html><body><a href="https://shop.example/a?x=1&amp;y=é">A</a>
 <a href="https://shop.example/b">B</a> <a href="{{ unsubscribe.url }}">off</a></body></html>"""
@@ -156,39 +153,8 @@ def test_a_click_settles_a_doubt_where_there_was_one_try(fleet: Fleet, browser: 
 
 @pytest.fixture
 def process(database: Database, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """`dripfleet api` on a port of its own."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
-    own = {
-        "DATABASE_URL": database.url,
-        "REDIS_URL": "redis://127.0.0.1:1/0",
-        "HOME": str(tmp_path),
-        "EDGE_PORT": str(port),
-        "SECRET_ADDRESS": edge.IDENTITIES.decode(),
-        "SECRET_TOKEN": SECRET.get_secret_value(),
-    }
-    with (tmp_path / "edge.log").open("wb") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-P", "-m", "workers", "api"],
-            env={**plain, **{f"DRIPFLEET_{name}": value for name, value in own.items()}},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            deadline = time.monotonic() + 30
-            while not (tmp_path / "run" / "edge.url").exists():
-                assert started.poll() is None, (tmp_path / "edge.log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            yield started, port
-        finally:
-            started.kill()
-            started.wait()
+    with edge.served(database, tmp_path) as found:
+        yield found
 
 
 async def click(port: int, tokens: list[str], answered: set[int], lost: asyncio.Event) -> None:
