@@ -20,6 +20,9 @@ WAITING = text("""
 SELECT EXISTS (SELECT FROM hit h
     WHERE h.at <= (SELECT clock_timestamp()) - make_interval(secs => :settled))
 """)
+OLDEST = text("""
+SELECT coalesce(extract(epoch FROM clock_timestamp() - (SELECT min(at) FROM hit)), 0)
+""")
 TRACK = text("UPDATE stream SET tracking = :what WHERE key = :key")
 URLS = text("SELECT id, url FROM link WHERE id = ANY(CAST(:ids AS bigint[]))")
 
@@ -27,6 +30,11 @@ URLS = text("SELECT id, url FROM link WHERE id = ANY(CAST(:ids AS bigint[]))")
 def to_judge(connection: Connection) -> bool:
     """Whether a hit is old enough to be judged."""
     return bool(connection.execute(WAITING, {"settled": SETTLED}).scalar_one())
+
+
+def oldest(connection: Connection) -> float:
+    """Seconds that the oldest hit has waited; 0: none waits."""
+    return float(connection.execute(OLDEST).scalar_one())
 
 
 def track(connection: Connection, stream: str, what: str) -> None:

@@ -22,6 +22,7 @@ from tasks.send.tokens import sign
 from tasks.track.store import Judged, settle
 from tests.live import edge, seeds
 from tests.live.fleet import Fleet
+from workers.doctor import edge as doctor
 
 PAGE = """<html><body><a href="https://shop.example/a?x=1&amp;y=é">A</a>
 <a href="https://shop.example/b">B</a> <a href="{{ unsubscribe.url }}">off</a></body></html>"""
@@ -79,6 +80,12 @@ def test_a_click_goes_to_the_stored_link_and_becomes_an_event_that_names_its_mai
     assert picture.headers["content-type"] == "image/gif" and len(picture.content) == 43
     assert picture.headers["cross-origin-resource-policy"] == "cross-origin"
     assert settle(fleet.database).hits == 0, "its seconds are not over"
+    with fleet.database.transaction() as connection:
+        assert not hits.to_judge(connection) and not list(doctor.hits(connection))
+        connection.execute(text("UPDATE hit SET at = at - interval '5 min'"))
+        assert hits.to_judge(connection)
+        (said,) = doctor.hits(connection)
+        assert said.severity == "error" and "waits for 5 min" in said.says
     assert settle(fleet.database, settled=0) == Judged(people=2)
     (click, open_) = events(fleet.database)
     assert click[0] == "email.clicked" and open_[0] == "email.opened"

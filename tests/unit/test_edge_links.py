@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import socket
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from tasks.send.links import Links, tracked
 from tasks.send.list_headers import edge_url, list_headers
 from tasks.send.render import Bundle, Rendered, compiled
 from tasks.send.tokens import Keys, read, read_unsubscribe_token, sign
+from workers.embedded.edge_port import edge_port, edge_variables, kept_port
 from workers.logs import redact
 
 KEYS = Keys("k2", {"k2": b"new" * 11, "k1": b"old" * 11})
@@ -147,3 +150,20 @@ def test_an_address_may_be_on_this_machine_or_below_a_path() -> None:
     assert edge_url(" https://a.example/mail/ ") == "https://a.example/mail"
     assert edge_url("http://127.0.0.1:8650") == "http://127.0.0.1:8650"
     assert edge_url("") == ""
+
+
+def test_the_edge_of_a_home_keeps_its_port_and_only_mails_to_the_sink_name_it(
+    tmp_path: Path,
+) -> None:
+    assert kept_port(tmp_path) is None
+    port = edge_port(tmp_path)
+    assert edge_port(tmp_path) == port and kept_port(tmp_path) == str(port)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        assert edge_port(tmp_path) != port, "mails of before lead nowhere then, those to come do"
+    here = f"http://127.0.0.1:{port}"
+    told = edge_variables(str(port), sink=True, environ={})
+    assert told == {"DRIPFLEET_EDGE_PORT": str(port), "DRIPFLEET_EDGE_URL": here}
+    assert "DRIPFLEET_EDGE_URL" not in edge_variables(str(port), sink=False, environ={})
+    theirs = {"DRIPFLEET_EDGE_URL": "https://mail.example.com"}
+    assert "DRIPFLEET_EDGE_URL" not in edge_variables(str(port), sink=True, environ=theirs)

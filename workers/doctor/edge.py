@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import Connection
+
+from tasks.hits import oldest
 from workers.doctor.finding import Finding, error, fine, warning
 
 PATIENCE: Final = 5.0
+JUDGED_WITHIN: Final = 120.0  # seconds: a hit is judged after fifteen, and upkeep may be busy
 
 
 def edge(given: str | None = None, home: Path | None = None) -> Iterator[Finding]:
@@ -39,6 +43,17 @@ def edge(given: str | None = None, home: Path | None = None) -> Iterator[Finding
             "edge",
             f"{asked} is not ready ({why}), so whoever wants to leave cannot",
             "start `dripfleet api`, or mend what leads there; DRIPFLEET_EDGE_URL is what mails name",
+        )
+
+
+def hits(connection: Connection) -> Iterator[Finding]:
+    """Clicks and opens that nobody makes events of."""
+    age = oldest(connection)
+    if age > JUDGED_WITHIN:
+        yield error(
+            "clicks and opens",
+            f"the oldest one waits for {age / 60:.0f} min to become an event",
+            "look whether beat, the sequence and the upkeep pool run: `dripfleet status`",
         )
 
 

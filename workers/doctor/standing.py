@@ -19,7 +19,7 @@ from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
-from workers.doctor import segment_runs
+from workers.doctor import edge, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
 from workers.doctor.words import texts
 from workers.settings import FleetSettings
@@ -51,6 +51,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("refused events", refused_events),
         ("words", texts),
         ("webhooks", webhooks),
+        ("hits", edge.hits),
     ):
         try:
             with database.transaction() as connection:

@@ -19,7 +19,7 @@ from typing import Self
 
 from tasks.errors import DripfleetError, Misconfigured
 from tasks.send.relay import Relay
-from workers.embedded.edge_port import HOST, edge_port
+from workers.embedded.edge_port import edge_port, edge_variables
 from workers.embedded.home import Home
 from workers.embedded.launch import Service
 
@@ -116,15 +116,10 @@ class Stack:
         return self._urls["sink"]
 
     def serve_edge(self) -> None:
-        """Let processes of this fleet know where its edge listens, and mails to the sink name it.
-
-        What the operator set stands. Mails to a relay of theirs name the edge they say, or none: who
-        reads those is not on this machine.
-        """
+        """Let processes of this fleet know where its edge listens, and mails to the sink name it."""
         port = self._environ.get("DRIPFLEET_EDGE_PORT") or str(edge_port(self.home.run))
-        self._edge = {"DRIPFLEET_EDGE_PORT": port}
-        if "sink" in self.embedded:
-            self._edge["DRIPFLEET_EDGE_URL"] = f"http://{HOST}:{port}"
+        sink = "sink" in self.embedded
+        self._edge = edge_variables(port, sink=sink, environ=self._environ)
 
     def environment(self) -> dict[str, str]:
         """The environment of a process of this fleet, secrets included: nothing goes by argv."""
