@@ -41,6 +41,11 @@ class Edge:
         return OfMail(self._base, self._links, reach, keys, tracked(bundle, reach.tracking))
 
 
+def unsubscribe(base: str, mailto: str, token: str) -> dict[str, str]:
+    """What templates see under that name: `mailto`, and `url` where an edge is."""
+    return {"mailto": mailto, **({"url": f"{base}/u/{token}"} if base else {})}
+
+
 @dataclass(frozen=True, slots=True)
 class OfMail:
     """What is said in the mails of one bundle; `tracked.bundle` is what is rendered."""
@@ -57,10 +62,9 @@ class OfMail:
 
     def variables(self, message_id: int, mailto: str) -> dict[str, Any]:
         """What its templates see: `unsubscribe.mailto`, `.url` where an edge is, and `links`."""
-        unsubscribe = {"mailto": mailto}
-        if self.base:
-            unsubscribe["url"] = f"{self.base}/u/{self.token(message_id)}"
-        told: dict[str, Any] = {"unsubscribe": unsubscribe}
+        told: dict[str, Any] = {
+            "unsubscribe": unsubscribe(self.base, mailto, self.token(message_id))
+        }
         if self.tracked.urls or self.tracked.opens:
             told["links"] = self.links.of(self.tracked, self.keys, message_id)
         return told

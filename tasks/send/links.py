@@ -32,6 +32,11 @@ HONEYPOT: Final = 0
 _LINK = re.compile(
     r"""(<a\b[^<>]*?\bhref\s*=\s*)(["'])(https?://[^"'<>{}\s]{1,2000})\2""", re.IGNORECASE
 )
+# What is an expression's or a comment's own, and what is written out as it stands.
+_CODE = re.compile(
+    r"\{%[-+]?\s*raw\s*[-+]?%\}.*?\{%[-+]?\s*endraw\s*[-+]?%\}|\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}",
+    re.DOTALL,
+)
 _URL = ":/?#[]@!$&'()*+,;=%~"
 _END = re.compile(r"</body\s*>", re.IGNORECASE)
 
@@ -70,12 +75,22 @@ def tracked(bundle: Bundle, tracking: Tracking) -> Tracked:
         url = quote(html.unescape(found[3]), safe=_URL)
         if url not in urls:
             urls.append(url)
-        return f"{found[1]}{found[2]}{{{{ links[{urls.index(url)}] }}}}{found[2]}"
+        # A macro that another template takes in sees no variables: its link stays as it was.
+        here = f"{{{{ links[{urls.index(url)}] }}}}"
+        told = f"{{% if links is defined %}}{here}{{% else %}}{found[3]}{{% endif %}}"
+        return f"{found[1]}{found[2]}{told}{found[2]}"
+
+    def rewritten(source: str) -> str:
+        pieces, at = [], 0
+        for code in _CODE.finditer(source):
+            pieces += [_LINK.sub(link, source[at : code.start()]), code[0]]
+            at = code.end()
+        return "".join([*pieces, _LINK.sub(link, source[at:])])
 
     pages = sorted(path for path in parts if path.endswith(".html"))
     if clicks:
         for path in pages:
-            parts[path] = _LINK.sub(link, parts[path])
+            parts[path] = rewritten(parts[path])
     clicks = clicks and bool(urls)
     tail = ""
     if clicks:

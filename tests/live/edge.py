@@ -32,9 +32,9 @@ def settings(**more: object) -> EdgeSettings:
     return EdgeSettings(secret_token=SecretStr(SECRET.get_secret_value()), edge_url=BASE, **more)  # type: ignore[arg-type]
 
 
-def client(database: Database, **more: object) -> TestClient:
+def client(database: Database, redis_url: str | None = None, **more: object) -> TestClient:
     """The edge; use it as a context."""
-    app = build(settings(**more), database, identities=IDENTITIES)
+    app = build(settings(**more), database, identities=IDENTITIES, redis_url=redis_url)
     return TestClient(app, base_url="https://mail.example.com", follow_redirects=False)
 
 

@@ -92,6 +92,32 @@ def test_a_link_that_stands_whole_in_a_page_becomes_a_row_and_others_stay() -> N
     assert tracked(bare, "all").bundle == bare
 
 
+ODD = """<html><body>
+{# <a href="https://shop.example/comment">x</a> #}{{ '<a href="https://shop.example/text">' | safe }}
+{%- raw %}<a href="https://shop.example/raw">{{ x }}</a>{% endraw %}
+{% if yes %}<a href="https://shop.example/if">y</a>{% endif %}
+{% import "_base/part.html" as part %}{{ part.button() }}
+</body></html>"""
+PART = """{% macro button() %}<a href="https://shop.example/part?a=1&amp;b">go</a>{% endmacro %}"""
+
+
+def test_what_a_template_only_speaks_of_is_not_rewritten_and_a_macro_without_variables_works() -> (
+    None
+):
+    parts = {"subject.txt": "Hi", "body.txt": "Hi", "body.html": ODD, "_base/part.html": PART}
+    bundle = Bundle("an/odd", parts)
+    made = tracked(bundle, "clicks")
+    assert made.urls == ("https://shop.example/part?a=1&b", "https://shop.example/if")
+    here = {"yes": True, "links": ["L0", "L1", "L2"]}
+    told, plain = (compiled(each).render(here).html or "" for each in (made.bundle, bundle))
+    assert 'href="L1"' in told and 'href="L2"' in told and "{{ x }}" in told
+    # A macro that is taken in sees nothing of the mail, so its link stays the one that it was.
+    assert 'href="https://shop.example/part?a=1&amp;b"' in told
+    for still in ("text", "raw"):
+        assert f'href="https://shop.example/{still}"' in told
+    assert plain.count("shop.example") == told.count("shop.example") + 1
+
+
 def test_a_mail_names_the_edge_only_where_there_is_one_and_one_click_only_where_one_can_leave() -> (
     None
 ):
