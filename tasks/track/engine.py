@@ -1,13 +1,14 @@
 """Whether clicks and opens of a mail were a person's: by the program, and by what it did.
 
 A scanner that calls itself a browser gives itself away by following everything: the link that no
-human sees, or three links within seconds. What else came in those seconds was its too.
+human sees, or three links within seconds. What else came in those seconds was its too. The same link again
+within seconds is the same click: whoever hammers on one makes no thousand events of it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,12 +31,13 @@ class Hit:
 
 
 def judge(hits: Sequence[Hit]) -> dict[int, str | None]:
-    """Why a hit was a machine's, by its id; None where it was a person's.
+    """Why a hit was a machine's, by its id; None where it was a person's. Repeated ones are left out.
 
     Args:
         hits: all of one message that came close together, in any order.
     """
-    clicks = sorted((hit for hit in hits if hit.link is not None), key=lambda hit: hit.at)
+    once = list(_once(sorted(hits, key=lambda hit: (hit.at, hit.id))))
+    clicks = [hit for hit in once if hit.link is not None]
     swept: list[tuple[dt.datetime, dt.datetime, str]] = [
         (hit.at - SWEEP, hit.at + SWEEP, "hidden_link") for hit in clicks if hit.link == HONEYPOT
     ]
@@ -43,7 +45,17 @@ def judge(hits: Sequence[Hit]) -> dict[int, str | None]:
         within = [each for each in clicks[first:] if each.at - hit.at <= SWEEP]
         if len({each.link for each in within}) >= MANY:
             swept.append((hit.at, within[-1].at, "all_links"))
-    return {hit.id: _why(hit, swept) for hit in hits}
+    return {hit.id: _why(hit, swept) for hit in once}
+
+
+def _once(hits: Iterable[Hit]) -> Iterator[Hit]:
+    """Hits in their order, without those that repeat one of the same program within `SWEEP`."""
+    last: dict[tuple[int | None, str], dt.datetime] = {}
+    for hit in hits:
+        before = last.get((hit.link, hit.agent))
+        if before is None or hit.at - before > SWEEP:
+            last[hit.link, hit.agent] = hit.at
+            yield hit
 
 
 def _why(hit: Hit, swept: Iterable[tuple[dt.datetime, dt.datetime, str]]) -> str | None:

@@ -20,6 +20,7 @@ from tasks.moves import evidence
 from tasks.track.engine import HONEYPOT, Hit, judge
 
 BATCH: Final = 5_000
+TESTIMONIES: Final = 300
 CLICKED: Final = "email.clicked"
 OPENED: Final = "email.opened"
 
@@ -54,16 +55,17 @@ DOUBTFUL: Final = ("in_doubt", "sent_assumed", "scheduled", "working")
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What one look made of hits: events of people and of machines, and hits of nobody's mail."""
+    """What one look made of hits: events of people and of machines; repeats; hits of nobody's mail."""
 
     people: int = 0
     machines: int = 0
+    repeats: int = 0
     lost: int = 0
 
     @property
     def hits(self) -> int:
         """All that were taken."""
-        return self.people + self.machines + self.lost
+        return self.people + self.machines + self.repeats + self.lost
 
 
 def settle(database: Database, *, n: int = BATCH, settled: float = SETTLED) -> Judged:
@@ -83,11 +85,13 @@ def settle(database: Database, *, n: int = BATCH, settled: float = SETTLED) -> J
         whys: dict[int, str | None] = {}
         for _, own in groupby(rows, key=lambda row: row.message_id):
             whys |= judge([Hit(row.id, row.link_id, row.agent, row.at) for row in own])
-        kept = [row for row in rows if row.subscriber_id is not None]
+        known = [row for row in rows if row.subscriber_id is not None]
+        kept = [row for row in known if row.id in whys]
         _record(connection, kept, whys)
         _testify(connection, kept, whys)
     people = sum(whys[row.id] is None for row in kept)
-    return Judged(people, len(kept) - people, len(rows) - len(kept))
+    repeats, lost = len(known) - len(kept), len(rows) - len(known)
+    return Judged(people, len(kept) - people, repeats, lost)
 
 
 def _testify(connection: Connection, rows: list[Row[Any]], whys: dict[int, str | None]) -> None:
@@ -100,8 +104,8 @@ def _testify(connection: Connection, rows: list[Row[Any]], whys: dict[int, str |
         evidence.Evidence(each, "arrived", "click", note="a person followed a link of it")
         for each in sorted(arrived)
     ]
-    if told:
-        evidence.take_evidence(connection, told)
+    for start in range(0, len(told), TESTIMONIES):
+        evidence.take_evidence(connection, told[start : start + TESTIMONIES])
 
 
 def _record(connection: Connection, rows: list[Row[Any]], whys: dict[int, str | None]) -> None:

@@ -71,8 +71,11 @@ def test_who_follows_everything_within_seconds_is_a_machine_and_all_that_it_did_
     assert told == {1: "all_links", 2: "all_links", 3: "all_links", 4: "all_links", 5: None}
 
 
-def test_the_same_link_again_and_again_is_an_impatient_person() -> None:
-    assert set(judge([hit(n, 5, n / 10) for n in range(20)]).values()) == {None}
+def test_the_same_link_again_and_again_is_one_click_of_an_impatient_person() -> None:
+    assert judge([hit(n, 5, n / 10) for n in range(20)]) == {0: None}
+    # Whoever hammers on a link makes a click of it every ten seconds, and is judged in no time.
+    hammered = judge([hit(n, 5, n / 1000) for n in range(30_000)])
+    assert len(hammered) == 3
 
 
 def test_who_follows_the_link_that_no_human_sees_is_a_machine() -> None:
