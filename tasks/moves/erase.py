@@ -61,14 +61,15 @@ DELETE FROM wording w WHERE w.key = ANY(CAST(:keys AS bytea[]))
 
 # In the order of the locks: enrollments, then messages. What is live keeps the hash that it is settled by.
 _ENROLLMENTS = """
-UPDATE enrollment SET wait_rule = NULL, dedupe_key = NULL
-WHERE subscriber_id = ANY(:ids) AND NOT active AND (wait_rule IS NOT NULL OR dedupe_key IS NOT NULL)
+UPDATE enrollment SET wait_rule = NULL, dedupe_key = NULL, event = NULL
+WHERE subscriber_id = ANY(:ids) AND NOT active
+  AND (wait_rule IS NOT NULL OR dedupe_key IS NOT NULL OR event IS NOT NULL)
 """
 _MESSAGES = """
-UPDATE message SET variables = NULL, words = NULL,
+UPDATE message SET variables = NULL, words = NULL, event = NULL,
     content_sha256 = CASE WHEN terminal_at IS NULL THEN content_sha256 END
 WHERE subscriber_id = ANY(:ids)
-  AND (variables IS NOT NULL OR words IS NOT NULL
+  AND (variables IS NOT NULL OR words IS NOT NULL OR event IS NOT NULL
        OR (terminal_at IS NOT NULL AND content_sha256 IS NOT NULL))
 """
 _CONTENT = """

@@ -121,6 +121,7 @@ class Preparer:
         return {
             "subscriber": frozen,
             "words": put_back(frozen.get("words", {}), frozen),
+            "event": frozen.get("event", {}),
             "sender": {
                 "name": stream.sender.name,
                 "postal_address": stream.sender.postal_address,
