@@ -45,6 +45,8 @@ def known(fleet: Fleet) -> tuple[Fleet, int]:
             " WHERE id = :who",
             "UPDATE attempt a SET reply = 'relay said ' || s.address FROM message m"
             " JOIN subscriber s ON s.id = m.subscriber_id WHERE m.id = a.message_id",
+            'UPDATE enrollment SET event = \'{"card"\\: "4711-secret"}\' WHERE subscriber_id = :who',
+            'UPDATE message SET event = \'{"card"\\: "4711-secret"}\' WHERE subscriber_id = :who',
             'UPDATE decision SET detail = \'{"because"\\: "4711-secret"}\' WHERE subscriber_id = :who',
             "INSERT INTO score (name, subscriber_id, value, artifact, scored_at)"
             " SELECT 'churn', x, 0.5, 'a', now() FROM unnest(ARRAY[:who, :other]) x",
