@@ -58,7 +58,7 @@ class ApiKey(Base):
     __tablename__ = "api_key"
     __table_args__ = (
         CheckConstraint(
-            "scopes <@ ARRAY['events', 'subscribers', 'enrollments']::text[] AND cardinality(scopes) > 0",
+            "scopes <@ ARRAY['events', 'subscribers', 'enrollments', 'messages']::text[] AND cardinality(scopes) > 0",
             name="scopes",
         ),
     )

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 
 from tasks.errors import Permanent
 
-SCOPES: Final = ("events", "subscribers", "enrollments")
+SCOPES: Final = ("events", "subscribers", "enrollments", "messages")
 LONGEST_NAME: Final = 100
 _KEY: Final = re.compile(r"df_([a-z0-9]{8})_([\w-]{43})", re.ASCII)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -125,6 +125,37 @@ def _attributes(given: Any) -> dict[str, str | int | float | bool]:
     if len(json.dumps(dict(given))) > MOST_ATTRIBUTES:
         raise BadRow(f"its attributes are longer than {MOST_ATTRIBUTES} characters")
     return dict(given)
+
+
+def unfit(data: Any, most: int) -> str | None:
+    """What is wrong with JSON data that Postgres is to keep; None: it can be kept.
+
+    Args:
+        data: as `json.loads` gives it.
+        most: characters that it may have, written out.
+    """
+    try:
+        said = json.dumps(data, allow_nan=False)
+    except (ValueError, RecursionError):
+        return "holds NaN or an infinity, or is nested too deeply"
+    if len(said) > most:
+        return f"is longer than {most} characters"
+    if not all(map(_storable, _texts(data))):
+        return "holds something that is not text"
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in JSON data, names among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
 
 
 def _storable(text: str) -> bool:

@@ -146,6 +146,7 @@ def serving(url: str, home: Path, port: int) -> Iterator[int]:
         "EDGE_RATE": "1000000/second",
         "SECRET_TOKEN": SECRET,
         "SECRET_ADDRESS": SECRET,
+        "SECRET_MESSAGE_ID": SECRET,
     }
     plain = {k: v for k, v in os.environ.items() if not k.startswith("DRIPFLEET_")}
     with (home / "log").open("wb") as log:

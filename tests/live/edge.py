@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from models.session import Database
+from tasks.moves.settings import IdentitySettings
 from tests.live.fleet import SECRET, Fleet
 from workers.edge.app import build
 from workers.edge.settings import EdgeSettings
@@ -34,7 +35,14 @@ def settings(**more: object) -> EdgeSettings:
 
 def client(database: Database, redis_url: str | None = None, **more: object) -> TestClient:
     """The edge; use it as a context."""
-    app = build(settings(**more), database, identities=IDENTITIES, redis_url=redis_url)
+    identity = IdentitySettings(secret_message_id=SECRET)
+    app = build(
+        settings(**more),
+        database,
+        identities=IDENTITIES,
+        identity=identity,
+        redis_url=redis_url,
+    )
     return TestClient(app, base_url="https://mail.example.com", follow_redirects=False)
 
 
@@ -70,6 +78,7 @@ def served(database: Database, folder: Path) -> Iterator[tuple[subprocess.Popen[
         "HOME": str(folder),
         "EDGE_PORT": str(port),
         "SECRET_ADDRESS": IDENTITIES.decode(),
+        "SECRET_MESSAGE_ID": SECRET.get_secret_value(),
         "SECRET_TOKEN": SECRET.get_secret_value(),
     }
     with (folder / "edge.log").open("wb") as log:

@@ -6,21 +6,27 @@ import datetime as dt
 import json
 import threading
 from collections.abc import Iterator
+from random import random
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from models.session import Database
 from tasks.audience import api_key
 from tasks.errors import Permanent
+from tasks.moves.settings import DeliverySettings
+from tasks.moves.stop import stop_subscriber
+from tasks.send.render import Bundle
+from tasks.upkeep.verify import VerifySettings, verify
 from tests.live import edge, seeds
+from tests.live.fleet import Fleet
 from workers.edge import answers
 
-ALL = ("events", "subscribers", "enrollments")
+ALL = api_key.SCOPES
 ZOE = {
     "email": "Zoe@Example.com", "external_id": "crm-1", "first_name": "Zoë", "locale": "de_at",
     "zone": "Europe/Vienna", "attributes": {"orders": 3, "vip": True}, "topics": {"news": True},
@@ -227,6 +233,10 @@ BODIES = st.one_of(
         st.just("/v1/enrollments"),
         st.fixed_dictionaries({"sequence": st.text(max_size=5), "emails": st.lists(st.text())}),
     ),
+    st.tuples(
+        st.just("/v1/messages"),
+        st.fixed_dictionaries({"template": JSON, "to": st.text() | JSON, "data": JSON}),
+    ),
     st.tuples(st.sampled_from(["/v1/subscribers", "/v1/events", "/v1/enrollments"]), JSON),
 )
 
@@ -237,7 +247,9 @@ def test_no_body_whatever_is_a_fault_of_ours(database: Database, api: TestClient
     def send(asked: tuple[str, Any]) -> None:
         path, body = asked
         answer = api.post(
-            path, content=json.dumps(body), headers={"content-type": "application/json"}
+            path,
+            content=json.dumps(body),
+            headers={"content-type": "application/json", "Idempotency-Key": str(random())},
         )
         assert answer.status_code < 500, answer.text
 
@@ -252,3 +264,55 @@ def test_no_body_whatever_is_a_fault_of_ours(database: Database, api: TestClient
         "/v1/enrollments",
         "/u/{token}",
     }
+
+
+RECEIPT = Bundle(
+    "receipt/mail",
+    {"subject.txt": "Order {{ event.order }}", "body.txt": "Paid: {{ event.total }}. Hi."},
+)
+
+
+def test_a_receipt_is_sent_once_however_often_it_is_asked_for_and_a_stop_stops_it(
+    fleet: Fleet,
+) -> None:
+    seeds.template(fleet.database, RECEIPT)
+    asked = {
+        "template": "receipt/mail", "to": "New@example.com", "data": {"order": "81", "total": "5 €"},
+    }  # fmt: skip
+    with edge.client(fleet.database) as api:
+        api.headers["Authorization"] = f"Bearer {made(fleet.database, 'messages')}"
+
+        def ask(key: str, **more: object) -> Any:
+            return api.post("/v1/messages", json=asked | more, headers={"Idempotency-Key": key})
+
+        first, again = ask("r-81"), ask("r-81")
+        assert first.status_code == again.status_code == 202 and first.json() == again.json()
+        assert first.json()["state"] == "scheduled"
+        fleet.send("transactional")
+        assert ask("r-81").json()["state"] == "sent"
+        (mail,) = edge.mails(fleet)
+        assert mail["Subject"] == "Order 81" and mail["To"] == "New@example.com"
+        assert mail["List-Unsubscribe-Post"] is None
+        how = api.get("/v1/messages", headers={"Idempotency-Key": "r-81"}).json()
+        assert how["state"] == "sent" and how["terminal_at"]
+        nothing = api.get("/v1/messages", headers={"Idempotency-Key": "r-82"})
+        assert nothing.status_code == 404
+        with fleet.database.transaction() as connection:
+            stop_subscriber(connection, seeds_id(connection), "operator")
+        ask("r-83")
+        fleet.send("transactional")
+        assert ask("r-83").json()["state"] == "suppressed" and len(edge.mails(fleet)) == 1
+        for wrong, why in (
+            ({"template": "no/mail"}, "no template 'no/mail' is published"),
+            ({"to": "nobody"}, "to: the address has no @"),
+            ({"data": {"x": "\x00"}}, "data holds something that is not text"),
+            ({"data": {"x": "y" * 60_000}}, "data is longer than"),
+        ):
+            answer = ask("r-84", **wrong)
+            assert answer.status_code == 422 and why in answer.json()["detail"]
+        assert api.post("/v1/messages", json=asked).status_code == 422, "without a key"
+    assert verify(fleet.database, DeliverySettings(), VerifySettings()).clean
+
+
+def seeds_id(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT id FROM subscriber")).scalar_one())

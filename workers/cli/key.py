@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def create(
     name: str = typer.Argument(help="Of the system that will use it."),
     scope: list[str] = typer.Option(
-        help="What it may write: events, subscribers, enrollments; may be given again."
+        help="What it may write: events, subscribers, enrollments, messages; may be given again."
     ),
     days: int | None = typer.Option(
         None, min=1, max=3650, help="It ends after so many days; by default when it is revoked."

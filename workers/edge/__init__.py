@@ -17,5 +17,6 @@ this package, and it only when it runs (extra `edge`).
 `callers`      who may write through `/v1`, and how often
 `answers`      a request that comes twice is answered once
 `api`          `/v1/…`: events, subscribers, enrollments
+`mails`        `/v1/messages`: one transactional mail
 =============  ==========================================================================
 """

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 
 from models.migrate import current, head
 from models.session import Database
-from workers.edge import answers, api, leaving, problem
+from tasks.moves.settings import DeliverySettings, IdentitySettings
+from workers.edge import answers, api, leaving, mails, problem
 from workers.edge.callers import Callers
 from workers.edge.hits import Hits, Pen
 from workers.edge.settings import EdgeSettings
@@ -35,6 +36,7 @@ def build(
     database: Database,
     *,
     identities: bytes,
+    identity: IdentitySettings,
     redis_url: str | None = None,
     log: AccessLog | None = None,
 ) -> ASGIApp:
@@ -44,6 +46,7 @@ def build(
         settings: of this process.
         database: the caller's, and to be closed by it.
         identities: key of the subscribers' addresses.
+        identity: what the Message-IDs of mails are made of.
         redis_url: where requests to `/v1` are counted; None: in this process.
         log: takes a line for each answer; by default stderr.
     """
@@ -56,6 +59,7 @@ def build(
         app.state.counter = leaving.Counter(database, settings.keys, settings.sender_name)
         app.state.callers = Callers(database, settings.edge_rate, redis_url)
         app.state.writer = api.Writer(database, identities)
+        app.state.post = mails.Post(database, identities, identity, DeliverySettings())
         hits.start()
         tasks = [asyncio.create_task(_write(access)), asyncio.create_task(_forget(database))]
         try:
@@ -79,6 +83,7 @@ def build(
     problem.install(app)
     app.include_router(leaving.router)
     app.include_router(api.router)
+    app.include_router(mails.router)
 
     @app.get("/healthz", tags=["health"], summary="This process answers")
     async def healthz() -> dict[str, str]:

@@ -11,6 +11,7 @@ import structlog
 from models.session import Database, DatabaseSettings
 from tasks.audience.settings import AudienceSettings
 from tasks.errors import Misconfigured
+from tasks.moves.settings import DeliverySettings, IdentitySettings
 from workers import logs
 from workers.edge.settings import EdgeSettings
 from workers.parent import watch_parent
@@ -28,7 +29,10 @@ def run() -> int:
         Misconfigured: a setting is wrong, the extra is missing, or the port is taken.
     """
     clear_blank()
-    read = panel(DatabaseSettings, RedisSettings, FleetSettings, AudienceSettings, EdgeSettings)
+    read = panel(
+        DatabaseSettings, RedisSettings, FleetSettings, AudienceSettings, IdentitySettings,
+        DeliverySettings, EdgeSettings,
+    )  # fmt: skip
     fleet, settings = read[FleetSettings], read[EdgeSettings]
     logs.configure(fleet.log_level, process="edge")
     watch_parent(settings.edge_drain + 10)
@@ -57,6 +61,7 @@ def run() -> int:
                 settings,
                 database,
                 identities=read[AudienceSettings].key,
+                identity=read[IdentitySettings],
                 redis_url=read[RedisSettings].redis_url.get_secret_value(),
             ),
             log_config=None,

@@ -76,7 +76,7 @@ class AccessLog:
                 self._out.flush()
 
 
-_V1 = {"events", "subscribers", "enrollments"}
+_V1 = {"events", "subscribers", "enrollments", "messages"}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 

@@ -56,7 +56,7 @@ CREATE TABLE api_key (
     revoked_at timestamptz,
     CONSTRAINT api_key_pkey PRIMARY KEY (id),
     CONSTRAINT api_key_scopes_check CHECK (
-        scopes <@ ARRAY['events', 'subscribers', 'enrollments']::text[] AND cardinality(scopes) > 0)
+        scopes <@ ARRAY['events', 'subscribers', 'enrollments', 'messages']::text[] AND cardinality(scopes) > 0)
 );
 CREATE TABLE api_answer (
     api_key         text NOT NULL,
