@@ -2,6 +2,7 @@
 
 from models import (
     audience,
+    content_work,
     edge,
     entry,
     fleet,
@@ -17,6 +18,7 @@ from models import (
 
 __all__ = [
     "audience",
+    "content_work",
     "edge",
     "entry",
     "fleet",

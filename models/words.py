@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -24,19 +25,56 @@ class PromptSource(Base):
 
 
 class Prompt(Base):
-    """The version of a prompt that texts are made from now."""
+    """The version of a prompt that texts are made from now, and for how long they are kept."""
 
     __tablename__ = "prompt"
     name: Mapped[str] = mapped_column(primary_key=True)
     sha256: Mapped[bytes] = mapped_column(ForeignKey("prompt_source.sha256"))
     published_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    keep_days: Mapped[int | None]
+
+
+class WordBatch(Base):
+    """Texts that a server answers together, at its leisure and for less.
+
+    `id` is ours and goes along as metadata; `file_id` and `server_id` are the server's, once noted.
+    Worked on under a lease and an `epoch`. `ready`, `rejected` and `returned` count how its texts
+    left it: with words, with words that a check refused, without any.
+    """
+
+    __tablename__ = "word_batch"
+    __table_args__ = (
+        CheckConstraint("state IN ('made', 'sent', 'ended')", name="state"),
+        Index("word_batch_look_at_idx", "look_at", postgresql_where=text("state <> 'ended'")),
+    )
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="made")
+    texts: Mapped[int]
+    file_id: Mapped[str | None]
+    server_id: Mapped[str | None]
+    status: Mapped[str | None]
+    why: Mapped[str | None]
+    ready: Mapped[int] = mapped_column(server_default="0")
+    rejected: Mapped[int] = mapped_column(server_default="0")
+    returned: Mapped[int] = mapped_column(server_default="0")
+    cost: Mapped[BigInt] = mapped_column(server_default="0")
+    saved: Mapped[BigInt] = mapped_column(server_default="0")
+    tries: Mapped[int] = mapped_column(server_default="0")
+    epoch: Mapped[BigInt] = mapped_column(server_default="0")
+    lease_until: Mapped[dt.datetime | None]
+    look_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    made_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    sent_at: Mapped[dt.datetime | None]
+    ended_at: Mapped[dt.datetime | None]
 
 
 class Wording(Base):
     """One text: all who are told of alike share it.
 
     `key` is the hash of prompt, model and what is `told`. Worked on under a lease and an `epoch`;
-    `reserved` and `cost` are millionths of the price table's currency.
+    `reserved`, `cost` and `saved` are millionths of the price table's currency. `in_batch`: the
+    batch `batch_id` has it now; that stays once it has left.
     """
 
     __tablename__ = "wording"
@@ -44,6 +82,8 @@ class Wording(Base):
         CheckConstraint("state IN ('wanted', 'ready', 'failed')", name="state"),
         CheckConstraint("(slots IS NOT NULL) = (state = 'ready')", name="slots"),
         Index("wording_wanted_idx", "needed_at", postgresql_where=text("state = 'wanted'")),
+        Index("wording_batch_id_idx", "batch_id", postgresql_where=text("in_batch")),
+        Index("wording_asked_at_idx", "asked_at"),
     )
     key: Mapped[bytes] = mapped_column(primary_key=True)
     prompt_sha256: Mapped[bytes] = mapped_column(ForeignKey("prompt_source.sha256"))
@@ -70,6 +110,29 @@ class Wording(Base):
     seconds: Mapped[float] = mapped_column(server_default="0")
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     ended_at: Mapped[dt.datetime | None]
+    batch_id: Mapped[UUID | None] = mapped_column(ForeignKey("word_batch.id"))
+    in_batch: Mapped[bool] = mapped_column(server_default="false")
+    batched: Mapped[int] = mapped_column(server_default="0")
+    saved: Mapped[BigInt] = mapped_column(server_default="0")
+    asked_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class WordPast(Base):
+    """What the texts of a sequence that are no longer kept had been: sums for its report."""
+
+    __tablename__ = "word_past"
+    sequence_key: Mapped[str] = mapped_column(primary_key=True)
+    asks: Mapped[BigInt]
+    texts: Mapped[BigInt]
+    ready: Mapped[BigInt]
+    failed: Mapped[BigInt]
+    calls: Mapped[BigInt]
+    batched: Mapped[BigInt]
+    cost: Mapped[BigInt]
+    saved: Mapped[BigInt]
+    tokens_in: Mapped[BigInt]
+    tokens_out: Mapped[BigInt]
+    seconds: Mapped[float]
 
 
 class Asked(Base):

@@ -80,6 +80,8 @@ class Prompt:
         variants: texts of the operator's own for every slot: examples, and what the shipped server
             answers from.
         banned: words that no text may hold.
+        keep_days: how long a text is kept after somebody last asked for it; None: as the setting
+            says. It changes no text, so it is no part of the JSON and its hash.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Prompt:
     names: tuple[str, ...] = ()
     variants: tuple[Mapping[str, str], ...] = ()
     banned: tuple[str, ...] = ()
+    keep_days: int | None = None
 
     @cached_property
     def needs(self) -> Needs:

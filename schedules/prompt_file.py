@@ -56,7 +56,7 @@ def loads_prompt(text: str, name: str, file: str) -> Prompt:
         report.add(root, "the file is no mapping: expected 'task: …' at the top; start with that")
         raise DefinitionError(report.findings)
     top = Table(report, (), "the prompt", root)
-    top.only(("task", "language", "fields", "names", "slots", "variants", "banned"))
+    top.only(("task", "language", "fields", "names", "slots", "variants", "banned", "keep"))
     task = top.text("task", "what to write, in words", _text, required=True)
     language = top.choice("language", {each: each for each in _LANGUAGES}, required=True)
     slots = _slots(top)
@@ -69,6 +69,7 @@ def loads_prompt(text: str, name: str, file: str) -> Prompt:
         tuple(_listed(top, "names", NAMES)),
         tuple(_variants(top, slots)),
         tuple(_listed(top, "banned")),
+        top.text("keep", "whole days, such as 90d", _days),
     )
     if report.findings:
         raise DefinitionError(report.findings)
@@ -102,6 +103,13 @@ def _text(text: str) -> str:
     if not text.strip() or len(text) > MOST_TEXT:
         raise ValueError(f"expected 1 to {MOST_TEXT} characters; shorten it")
     return text.strip()
+
+
+def _days(text: str) -> int:
+    match = re.fullmatch("([1-9][0-9]{0,4})d", text)
+    if match is None:
+        raise ValueError("expected whole days, such as 90d; correct it")
+    return int(match[1])
 
 
 def _slots(top: Table) -> dict[str, int]:

@@ -113,7 +113,7 @@ _ALL = (
         "threads",
         4,
         ("tasks.upkeep.entry", "tasks.audience.entry", "tasks.track.entry", CANARY),
-        settings=(DURATIONS,),
+        settings=(DURATIONS, "tasks.upkeep.old_words:OldWordsSettings"),
     ),
 )  # fmt: skip
 

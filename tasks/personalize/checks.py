@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tasks.personalize import spam
-from tasks.personalize.engine import Brief
+from tasks.personalize.engine import Brief, read
 from tasks.personalize.language import other_language
 
 LEAST_LIKE: Final = 0.3
@@ -47,6 +47,16 @@ _WORD: Final = re.compile(r"[^\W\d_]+")
 _FIGURES: Final = re.compile(r"\d+")
 _STOPS: Final = str.maketrans({"。": ".", "｡": ".", "·": "."})
 """Full stops that browsers read as one within a name (RFC 3490 §3.1), and one that looks so."""
+
+
+def judge(
+    content: str, brief: Brief, told: Mapping[str, str | None]
+) -> tuple[dict[str, str] | None, list[tuple[str, str]]]:
+    """The slots of an answer, and everything that is wrong with it: they are used where that is empty."""
+    slots = read(content, brief.slots)
+    if isinstance(slots, str):
+        return None, [("form", slots)]
+    return slots, faults(slots, brief, told)
 
 
 def faults(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from tasks.personalize.settings import ModelSettings
 
 if TYPE_CHECKING:
+    import openai
     from openai import OpenAI
 
 LONGEST_PAUSE: Final = 3600.0
@@ -59,16 +60,8 @@ class Client:
     """
 
     def __init__(self, settings: ModelSettings) -> None:
-        from openai import OpenAI
-
         self._settings = settings
-        # Compatible servers want no key, and the client wants one.
-        key = settings.key.get_secret_value() or "none"
-        self._client: OpenAI = OpenAI(
-            api_key=key, base_url=settings.url, timeout=settings.timeout, max_retries=0
-        )
-        hosted = "api.openai.com" in settings.url
-        self._limit = "max_completion_tokens" if hosted else "max_tokens"
+        self._client = connect(settings)
 
     def close(self) -> None:
         """Close its connections."""
@@ -83,30 +76,9 @@ class Client:
         create: Any = self._client.chat.completions.create
         began = time.monotonic()
         try:
-            made = create(
-                model=model,
-                messages=list(messages),
-                response_format=dict(form),
-                **{self._limit: self._settings.output_tokens},
-            )
-        except openai.APITimeoutError:
-            # It may have been written, and then it is billed.
-            return Down("model_slow", f"no answer within {self._settings.timeout:g} s", billed=True)
-        except openai.APIConnectionError as fault:
-            return Down("model_down", f"does not answer ({type(fault.__cause__).__name__})")
-        except openai.RateLimitError as fault:
-            return Down("rate_limited", "answers 429", _pause(fault.response.headers))
-        except openai.APIStatusError as fault:
-            said = f"answers {fault.status_code}"
-            if fault.status_code >= 500 or fault.status_code in (408, 409):
-                return Down("model_down", said, _pause(fault.response.headers))
-            if fault.status_code in (401, 403, 404):
-                return Down(
-                    "model_refuses", f"{said}: look at DRIPFLEET_MODEL_KEY, _URL, _MODEL", 60
-                )
-            return Refused(said)
+            made = create(**request(self._settings, model, messages, form))
         except (openai.APIError, ValueError) as fault:
-            return Down("model_down", f"answers what is no answer ({type(fault).__name__})")
+            return fault_of(fault, self._settings.timeout)
         choices = getattr(made, "choices", None)
         if not choices:
             return Down("model_down", "answers what is no answer", billed=True)
@@ -117,6 +89,52 @@ class Client:
             usage.completion_tokens if usage else None,
             time.monotonic() - began,
         )
+
+
+def connect(settings: ModelSettings) -> OpenAI:
+    """OpenAI's client of the server that the settings name."""
+    from openai import OpenAI
+
+    # Compatible servers want no key, and the client wants one.
+    key = settings.key.get_secret_value() or "none"
+    return OpenAI(api_key=key, base_url=settings.url, timeout=settings.timeout, max_retries=0)
+
+
+def request(
+    settings: ModelSettings,
+    model: str,
+    messages: Sequence[Mapping[str, str]],
+    form: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The body of one call, which a line of a batch holds as well."""
+    hosted = "api.openai.com" in settings.url
+    return {
+        "model": model,
+        "messages": list(messages),
+        "response_format": dict(form),
+        "max_completion_tokens" if hosted else "max_tokens": settings.output_tokens,
+    }
+
+
+def fault_of(fault: openai.APIError | ValueError, timeout: float) -> Down | Refused:
+    """Why a call had no answer, and when to ask again."""
+    import openai
+
+    if isinstance(fault, openai.APITimeoutError):
+        # It may have been written, and then it is billed.
+        return Down("model_slow", f"no answer within {timeout:g} s", billed=True)
+    if isinstance(fault, openai.APIConnectionError):
+        return Down("model_down", f"does not answer ({type(fault.__cause__).__name__})")
+    if isinstance(fault, openai.RateLimitError):
+        return Down("rate_limited", "answers 429", _pause(fault.response.headers))
+    if not isinstance(fault, openai.APIStatusError):
+        return Down("model_down", f"answers what is no answer ({type(fault).__name__})")
+    said = f"answers {fault.status_code}"
+    if fault.status_code >= 500 or fault.status_code in (408, 409):
+        return Down("model_down", said, _pause(fault.response.headers))
+    if fault.status_code in (401, 403, 404):
+        return Down("model_refuses", f"{said}: look at DRIPFLEET_MODEL_KEY, _URL, _MODEL", 60)
+    return Refused(said)
 
 
 def _pause(headers: Mapping[str, str]) -> float | None:

@@ -29,6 +29,10 @@ SETTLE = text("""
 UPDATE model_spend SET reserved = reserved - :amount, settled = settled + :cost
 WHERE scope = :scope AND day = CAST(:day AS date)
 """)
+# Locked in the order of reservations: the whole fleet's first.
+ROOM = text("""
+SELECT reserved + settled FROM model_spend WHERE scope = :scope AND day = CAST(:day AS date) FOR UPDATE
+""")
 TODAY = text("SELECT CAST(clock_timestamp() AT TIME ZONE 'UTC' AS date)")
 
 
@@ -69,6 +73,16 @@ def reserve(
             return None
     nested.commit()
     return Reservation(sequence_key, amount, day)
+
+
+def room(connection: Connection, sequence_key: str, budgets: Budgets) -> int:
+    """Millionths that both budgets still hold; others wait for the end of the transaction."""
+    day = connection.execute(TODAY).scalar_one()
+    left = []
+    for scope, budget in _scopes(sequence_key, budgets).items():
+        taken = connection.execute(ROOM, {"scope": scope, "day": day}).scalar_one_or_none()
+        left.append(budget - (taken or 0))
+    return max(min(left), 0)
 
 
 def settle(connection: Connection, reservation: Reservation, cost: int) -> None:

@@ -10,15 +10,22 @@ from sqlalchemy import Connection, text
 from tasks.personalize.money import TODAY
 from tasks.personalize.prices import MILLION
 
+# What stands, and what is no longer kept (`word_past`).
 TEXTS = text("""
-SELECT w.sequence_key, sum(w.asks)::bigint AS asks, count(*) AS texts,
-    count(*) FILTER (WHERE w.state = 'ready') AS ready,
-    count(*) FILTER (WHERE w.state = 'failed') AS failed,
-    count(*) FILTER (WHERE w.state = 'wanted') AS wanted,
-    sum(w.calls)::bigint AS calls, sum(w.cost)::bigint AS cost,
-    sum(w.tokens_in)::bigint AS tokens_in, sum(w.tokens_out)::bigint AS tokens_out,
-    sum(w.seconds)::float8 AS seconds
-FROM wording w WHERE CAST(:key AS text) IS NULL OR w.sequence_key = :key
+SELECT t.sequence_key, sum(t.asks)::bigint AS asks, sum(t.texts)::bigint AS texts,
+    sum(t.ready)::bigint AS ready, sum(t.failed)::bigint AS failed,
+    sum(t.wanted)::bigint AS wanted, sum(t.calls)::bigint AS calls,
+    sum(t.batched)::bigint AS batched, sum(t.cost)::bigint AS cost, sum(t.saved)::bigint AS saved,
+    sum(t.tokens_in)::bigint AS tokens_in, sum(t.tokens_out)::bigint AS tokens_out,
+    sum(t.seconds)::float8 AS seconds
+FROM (
+    SELECT w.sequence_key, w.asks, 1 AS texts, CAST(w.state = 'ready' AS integer) AS ready,
+        CAST(w.state = 'failed' AS integer) AS failed, CAST(w.state = 'wanted' AS integer) AS wanted,
+        w.calls, w.batched, w.cost, w.saved, w.tokens_in, w.tokens_out, w.seconds FROM wording w
+    UNION ALL
+    SELECT p.sequence_key, p.asks, p.texts, p.ready, p.failed, 0, p.calls, p.batched, p.cost,
+        p.saved, p.tokens_in, p.tokens_out, p.seconds FROM word_past p) t
+WHERE CAST(:key AS text) IS NULL OR t.sequence_key = :key
 GROUP BY 1 ORDER BY 1
 """)
 ENDS = text("""
@@ -36,10 +43,11 @@ class Line:
     Attributes:
         asks: mails that words were asked for.
         texts: different ones among those; `ready`, `failed` and `wanted` of them.
-        calls: of the model, those among them whose answer was refused.
+        calls: of the model, those among them whose answer was refused; `batched` of them were lines
+            of a batch, and cost `saved` less than they would have alone.
         hit_rate: the share of asks that needed no call; None before the first.
         cost: in the currency of the price table; `cost_per_thousand` mails that were asked for.
-        seconds: of a call, their mean; None before the first.
+        seconds: of a call that was no line of a batch, their mean; None before the first.
         mails: handed over with a model's words.
         own_words: handed over with the template's own, by reason.
     """
@@ -51,8 +59,10 @@ class Line:
     failed: int
     wanted: int
     calls: int
+    batched: int
     hit_rate: float | None
     cost: float
+    saved: float
     cost_per_thousand: float | None
     tokens_in: int
     tokens_out: int
@@ -80,13 +90,15 @@ def report(connection: Connection, key: str | None = None) -> list[Line]:
                 row.failed,
                 row.wanted,
                 row.calls,
+                row.batched,
                 # A text that is refused and asked for twice counts twice against it.
                 max(row.asks - row.calls, 0) / row.asks if row.asks else None,
                 cost,
+                row.saved / MILLION,
                 1000 * cost / row.asks if row.asks else None,
                 row.tokens_in,
                 row.tokens_out,
-                row.seconds / row.calls if row.calls else None,
+                row.seconds / alone if (alone := row.calls - row.batched) else None,
                 mails,
                 counted,
             )

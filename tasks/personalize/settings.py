@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tasks.personalize.prices import Prices
+from tasks.personalize.prices import Prices, parse_shares
 
 
 class ModelSettings(BaseSettings):
@@ -27,6 +27,20 @@ class ModelSettings(BaseSettings):
     budget_day: float = Field(10, ge=0, description="of the whole fleet, a day of UTC")
     budget_sequence: float = Field(5, ge=0, description="of each sequence, a day of UTC")
     lease: float = Field(120, gt=0, description="a text that took longer is taken for lost")
+    batch_min: int = Field(
+        500, ge=0, description="texts from which on a batch is made; 0: never by the Batch API"
+    )
+    batch_lead: float = Field(
+        90_000, gt=0, description="a text goes by batch if it is needed no sooner than this"
+    )
+    batch_spare: float = Field(
+        3600, ge=0, description="before a text is needed: no batch is waited for any more"
+    )
+    batch_gather: float = Field(300, ge=0, description="for so long texts come together in a batch")
+    batch_poll: float = Field(60, gt=0, description="between two looks at a batch")
+    batch_prices: str = Field(
+        "", description="share of its price that a model has by batch: MODEL=0.5; unnamed: 0.5"
+    )
 
     @field_validator("url")
     @classmethod
@@ -41,7 +55,13 @@ class ModelSettings(BaseSettings):
         Prices.parse(value)
         return value
 
+    @field_validator("batch_prices")
+    @classmethod
+    def _shares(cls, value: str) -> str:
+        parse_shares(value)
+        return value
+
     @property
     def price_table(self) -> Prices:
         """The prices, read."""
-        return Prices.parse(self.prices)
+        return Prices.parse(self.prices, parse_shares(self.batch_prices))

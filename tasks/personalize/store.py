@@ -14,13 +14,16 @@ from tasks.personalize import money
 from tasks.personalize.circuit import PATIENCE
 
 # The soonest needed first, of those that somebody still waits for. A model that has been failing is
-# tried with one text.
+# tried with one text. What comes together for a batch is left alone for a while.
 CLAIM = text("""
 WITH due AS MATERIALIZED (
     SELECT w.key FROM wording w LEFT JOIN model_circuit c ON c.model = w.model
     WHERE w.state = 'wanted' AND w.retry_at <= (SELECT clock_timestamp())
       AND (w.lease_until IS NULL OR w.lease_until <= (SELECT clock_timestamp()))
       AND coalesce(c.open_until, '-infinity') <= (SELECT clock_timestamp())
+      AND (w.batch_id IS NOT NULL OR w.tries > 0
+        OR w.needed_at <= (SELECT clock_timestamp() + make_interval(secs => :lead))
+        OR w.created_at <= (SELECT clock_timestamp() - make_interval(secs => :gather)))
       AND EXISTS (SELECT FROM asked a WHERE a.key = w.key)
     ORDER BY w.needed_at
     LIMIT (SELECT CASE WHEN EXISTS (SELECT FROM model_circuit x WHERE x.faults >= :patience)
@@ -81,9 +84,21 @@ class Used:
     seconds: float = 0.0
 
 
-def claim(connection: Connection, n: int, lease: float) -> list[Wanted]:
-    """Take up to `n` wanted texts; what a lost worker had reserved for them is settled in full."""
-    rows = connection.execute(CLAIM, {"n": n, "lease": lease, "patience": PATIENCE}).all()
+def claim(
+    connection: Connection, n: int, lease: float, gathering: tuple[float, float] | None = None
+) -> list[Wanted]:
+    """Take up to `n` wanted texts; what a lost worker had reserved for them is settled in full.
+
+    Args:
+        connection: inside a transaction.
+        n: at most.
+        lease: seconds.
+        gathering: texts that are needed no sooner than the first of these seconds are left alone
+            for the second ones after they were first wanted.
+    """
+    lead, gather = gathering or (0.0, 0.0)
+    values = {"n": n, "lease": lease, "patience": PATIENCE, "lead": lead, "gather": gather}
+    rows = connection.execute(CLAIM, values).all()
     for row in rows:
         if row.reserved_on is not None:
             lost = money.Reservation(row.sequence_key, row.reserved, row.reserved_on)

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-# Somebody waits for these; what nobody waits for any more keeps nobody from anything.
+# Somebody waits for these; what nobody waits for any more keeps nobody from anything, nor what comes
+# together for a batch or is in one, long before it is needed.
 STUCK = text("""
 SELECT coalesce(w.why, 'not_ready') AS why, count(*) AS texts,
     clock_timestamp() - min(w.created_at) AS since
 FROM wording w
 WHERE w.state = 'wanted' AND EXISTS (SELECT FROM asked a WHERE a.key = w.key)
   AND w.created_at < clock_timestamp() - interval '1 minute'
+  AND (coalesce(w.why, 'in_batch') <> 'in_batch'
+    OR w.needed_at < clock_timestamp() + interval '45 minutes')
 GROUP BY 1 ORDER BY 2 DESC
 """)
 REFUSED = text("""

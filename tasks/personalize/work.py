@@ -54,6 +54,8 @@ class Writer:
             millionths(settings.budget_day), millionths(settings.budget_sequence)
         )
         self._prices = settings.price_table
+        by_batch = settings.batch_min and settings.url
+        self._gathering = (settings.batch_lead, settings.batch_gather) if by_batch else None
 
     def close(self) -> None:
         """End its threads; waits for the calls that are under way."""
@@ -69,7 +71,9 @@ class Writer:
         while not over():
             with self._database.transaction() as connection:
                 # No more at once than there are threads: a lease runs from the claim on.
-                wanted = store.claim(connection, self._settings.concurrency, self._settings.lease)
+                wanted = store.claim(
+                    connection, self._settings.concurrency, self._settings.lease, self._gathering
+                )
             if not wanted:
                 break
             reached("personalize.claimed")
@@ -152,12 +156,7 @@ class Writer:
         # A server that counts nothing has cost what it could have.
         cost = price.cost(tokens_in, tokens_out) if counted else held.amount
         used = Used(1, cost, tokens_in, tokens_out, answer.seconds)
-        slots = engine.read(answer.content, brief.slots)
-        found = (
-            [("form", slots)]
-            if isinstance(slots, str)
-            else checks.faults(slots, brief, wanted.told)
-        )
+        slots, found = checks.judge(answer.content, brief, wanted.told)
         why = "; ".join(sentence for _, sentence in found)
         again = bool(found) and tries < self._settings.retries
         with self._database.transaction() as connection:

@@ -101,13 +101,14 @@ def tracked(bundle: Bundle, tracking: Tracking) -> Tracked:
     if opens:
         pixel = '<img src="{{ links[%d] }}" width="1" height="1" alt="" style="border:0">'
         tail += pixel % (len(urls) + clicks)
-    ends = next((path for path in pages if _END.search(parts[path])), None)
-    if ends is None:
+    ends = [path for path in pages if _END.search(parts[path])]
+    if not ends:
         # Without an end of its page a mail has no place for what nobody is to see.
         return Tracked(Bundle(bundle.name, parts), tuple(urls), False, False)
-    # The last one: a page may quote another.
-    at = [found.start() for found in _END.finditer(parts[ends])][-1]
-    parts[ends] = parts[ends][:at] + tail + parts[ends][at:]
+    for path in ends:
+        # The last one: a page may quote another.
+        at = [found.start() for found in _END.finditer(parts[path])][-1]
+        parts[path] = parts[path][:at] + tail + parts[path][at:]
     return Tracked(Bundle(bundle.name, parts), tuple(urls), clicks, opens)
 
 

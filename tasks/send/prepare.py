@@ -1,4 +1,4 @@
-"""From a claimed row to a mail ready for the wire: render, compose, compare with what was frozen.
+"""From a claimed row to a mail ready for the wire: compose, compare with what was frozen, sign.
 
 What cannot become a mail is a value too: the store makes the move that it asks for.
 """
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parseaddr
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import text
 
@@ -20,12 +20,16 @@ from tasks.moves.claim import Claimed
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import Edge, OfMail, Reach
-from tasks.send.envelope import Envelope, wire_body
+from tasks.send.envelope import Envelope, stuffed, wire_body
 from tasks.send.links import Links, make_rows
 from tasks.send.mail import Mail, Ticket
-from tasks.send.render import Bundle, Rendered, compiled
+from tasks.send.render import Bundle, Rendered
 from tasks.send.settings import SendSettings
+from tasks.send.skeleton import skeleton
 from tasks.send.tokens import Keys
+
+if TYPE_CHECKING:
+    from tasks.send.dkim import Keyring
 
 # The wall time holds for a child with all its rows; a busy machine must not make a row guilty.
 CONFINED_AT_ONCE = 25
@@ -75,13 +79,22 @@ Prepared: TypeAlias = Mail | Unsendable | Dangerous | Changed
 
 
 class Preparer:
-    """Renders and composes for one process; called from many threads."""
+    """Renders, composes and signs for one process; called from many threads.
+
+    Raises:
+        Misconfigured: a DKIM key cannot be used.
+    """
 
     def __init__(self, database: Database, settings: SendSettings) -> None:
         self._database = database
         self._settings = settings
         self._edge = Edge(Links(make_rows(database), settings.edge_url), settings.edge_url)
-        self._keys = settings.keys
+        self._tokens = settings.keys
+        self._keys: Keyring | None = None
+        if settings.dkim_keys:
+            from tasks.send.dkim import Keyring  # late: 8 MB that not every worker needs
+
+            self._keys = Keyring.of(settings.dkim_keys)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -150,7 +163,7 @@ class Preparer:
         self, stream: Stream, version: bytes | None, rows: list[Claimed], ticket: Ticket
     ) -> Iterator[Prepared]:
         try:
-            edge = self._edge.of(self.bundle(version), stream.reach, self._keys)
+            edge = self._edge.of(self.bundle(version), stream.reach, self._tokens)
         except Permanent as fault:
             yield from (Unsendable(row, str(fault)) for row in rows)
             return
@@ -172,12 +185,14 @@ class Preparer:
         try:
             if row.body is not None and row.content_sha256 is not None:
                 octets, sha256 = row.body, row.content_sha256
+                body = wire_body(self._signed(stream, row, octets))
             else:
-                octets, sha256 = self._compose(stream, row, rendered, self._keys)
-            for keys in self._keys.others() if row.maybe_delivered else ():
-                # Its tokens may be of the key that signed when the first copy went.
-                if sha256 != row.content_sha256:
-                    octets, sha256 = self._compose(stream, row, None, keys)
+                octets, sha256 = self._compose(stream, row, rendered, self._tokens)
+                for keys in self._tokens.others() if row.maybe_delivered else ():
+                    # Its tokens may be of the key that signed when the first copy went.
+                    if sha256 != row.content_sha256:
+                        octets, sha256 = self._compose(stream, row, None, keys)
+                body = stuffed(self._signed(stream, row, octets))
             if row.maybe_delivered and sha256 != row.content_sha256:
                 return Changed(row)
             sender = self._settings.bounce_address or stream.sender.address
@@ -190,7 +205,7 @@ class Preparer:
                 row.address,
                 sha256,
                 Envelope(sender, row.address),
-                wire_body(octets),
+                body,
                 ticket,
                 octets if stream.may_resend and row.body is None else None,
             )
@@ -201,9 +216,6 @@ class Preparer:
         self, stream: Stream, row: Claimed, rendered: Rendered | None, keys: Keys
     ) -> tuple[bytes, bytes]:
         edge = self._edge.of(self.bundle(row.template_version), stream.reach, keys)
-        if rendered is None:
-            mail = compiled(edge.tracked.bundle)
-            rendered = mail.render(self.variables(stream, row.id, row.variables, edge))
         facts = Facts(
             row.rfc_message_id,
             row.address,
@@ -212,5 +224,15 @@ class Preparer:
             edge.token(row.id),
             edge.one_click(row.id),
         )
-        content = compose(rendered, message=facts, sender=stream.sender)
+        if rendered is None:
+            variables = self.variables(stream, row.id, row.variables, edge)
+            laid = skeleton(edge.tracked.bundle, tuple(variables["sender"].items()))
+            content = laid.compose(variables, message=facts, sender=stream.sender)
+        else:
+            content = compose(rendered, message=facts, sender=stream.sender)
         return content.octets, content.sha256
+
+    def _signed(self, stream: Stream, row: Claimed, octets: bytes) -> bytes:
+        if self._keys is None:
+            return octets
+        return self._keys.sign(octets, stream.sender.address, row.frozen_at) + octets

@@ -42,6 +42,10 @@ class SendSettings(BaseSettings):
     secret_token_old: SecretStr = Field(
         SecretStr(""), description="earlier ones, whose tokens stay good: `k1=SECRET k0=SECRET`"
     )
+    dkim_keys: str = Field(
+        "",
+        description="DOMAIN/SELECTOR=FILE, several parted by blanks; `relay` where the relay signs",
+    )
     journal_dir: Path = Field(Path("var/journals"), description="on a local disk of this machine")
     region: str = Field(
         "",

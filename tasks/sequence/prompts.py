@@ -15,9 +15,10 @@ INSERT INTO prompt_source (sha256, name, source) VALUES (:sha256, :name, CAST(:s
 ON CONFLICT DO NOTHING
 """)
 POINTER = text("""
-INSERT INTO prompt AS p (name, sha256) VALUES (:name, :sha256)
-ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, published_at = clock_timestamp()
-WHERE p.sha256 <> excluded.sha256
+INSERT INTO prompt AS p (name, sha256, keep_days) VALUES (:name, :sha256, :keep_days)
+ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, keep_days = excluded.keep_days,
+    published_at = clock_timestamp()
+WHERE (p.sha256, p.keep_days) IS DISTINCT FROM (excluded.sha256, excluded.keep_days)
 """)
 
 
@@ -44,4 +45,4 @@ def publish_prompts(
             )
         values = {"name": name, "sha256": prompts[name].sha256}
         connection.execute(SOURCE, values | {"source": prompts[name].canonical()})
-        connection.execute(POINTER, values)
+        connection.execute(POINTER, values | {"keep_days": prompts[name].keep_days})

@@ -83,7 +83,7 @@ FROM unnest(CAST(:keys AS bytea[]), CAST(:shas AS bytea[]), CAST(:prompts AS tex
 ORDER BY r.key
 ON CONFLICT (key) DO UPDATE SET
     asks = w.asks + excluded.asks,
-    needed_at = least(w.needed_at, excluded.needed_at),
+    needed_at = least(w.needed_at, excluded.needed_at), asked_at = excluded.asked_at,
     state = CASE WHEN w.state = 'failed' AND w.ended_at < clock_timestamp() - interval '1 hour'
                  THEN 'wanted' ELSE w.state END,
     tries = CASE WHEN w.state = 'failed' THEN 0 ELSE w.tries END
@@ -121,6 +121,10 @@ WAITING = text("""
 SELECT EXISTS (
     SELECT FROM sequence_version v WHERE v.definition @? '$.steps[*].send.personalize') AS asks,
 EXISTS (
+    SELECT FROM word_batch b
+    WHERE b.state <> 'ended' AND b.look_at <= (SELECT clock_timestamp())
+      AND (b.lease_until IS NULL OR b.lease_until <= (SELECT clock_timestamp())))
+OR EXISTS (
     SELECT FROM wording w LEFT JOIN model_circuit c ON c.model = w.model
     WHERE w.state = 'wanted' AND w.retry_at <= (SELECT clock_timestamp())
       AND (w.lease_until IS NULL OR w.lease_until <= (SELECT clock_timestamp()))

@@ -14,6 +14,7 @@ from tasks.crashpoint import reached
 from tasks.moves import doubt, quarantine
 from tasks.moves.settings import DeliverySettings
 from tasks.moves.tick import ticked
+from tasks.upkeep import old_words
 from tasks.upkeep import reap as work
 
 log = structlog.get_logger()
@@ -31,6 +32,8 @@ def reap() -> dict[str, int]:
         _house_kept = time.monotonic()
         try:
             work.keep_house(database())
+            if gone := old_words.prune(database(), old_words.OldWordsSettings()):
+                log.info("old_words_gone", texts=gone)
         except OperationalError as error:  # a lock that was not to be had: the next time will do
             log.warning("house_not_kept", error=str(error.orig).partition("\n")[0])
     with database().transaction() as connection:

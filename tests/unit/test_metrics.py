@@ -251,7 +251,6 @@ def test_the_dashboard_asks_for_metrics_that_exist_and_for_each_one_of_them() ->
         "dripfleet_fleet_postgres_up", "dripfleet_fleet_redis_up", "dripfleet_fleet_look_seconds",
         "dripfleet_fleet_exact", "dripfleet_fleet_to_plan", "dripfleet_fleet_canary_seconds",
         "dripfleet_fleet_sequence_paused", "dripfleet_claimed_total", "dripfleet_journal_torn",
-        "dripfleet_fleet_words", "dripfleet_fleet_model_spend",
     }  # fmt: skip
     assert {f.name for f in ALL} - shown == unseen
 
@@ -293,6 +292,6 @@ def test_each_alert_says_what_is_and_names_a_command_that_exists() -> None:
 def test_labels_hold_nothing_that_grows_with_the_mails() -> None:
     few = {
         "task", "end", "stream", "outcome", "reason", "stage", "code", "move", "relay", "queue",
-        "state", "sequence", "step", "pool", "tick", "schedule",
+        "state", "sequence", "step", "pool", "tick", "schedule", "model", "segment", "edge",
     }  # fmt: skip
     assert {label for family in (*PROCESS, *FLEET) for label in family.labels} == few

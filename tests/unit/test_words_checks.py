@@ -14,10 +14,10 @@ from schedules.expression.evaluate import Known
 from schedules.findings import DefinitionError
 from schedules.prompt import Prompt, name_like, put_back
 from schedules.prompt_file import load_prompt, loads_prompt
-from tasks.personalize import checks, spam
+from tasks.personalize import batch_lines, checks, spam
 from tasks.personalize.engine import Brief, messages, read, response_format
 from tasks.personalize.language import other_language
-from tasks.personalize.prices import Prices
+from tasks.personalize.prices import Prices, parse_shares
 from workers.embedded.model_server import GARBAGE, Manners, completion
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +177,14 @@ def test_a_prompt_file_says_everything_that_is_wrong_with_its_place() -> None:
         assert part in said
 
 
+def test_how_long_texts_are_kept_is_no_part_of_what_they_are_made_from() -> None:
+    kept = loads_prompt(OPEN + "keep: 30d\n", "a/b", "b.yaml")
+    assert kept.keep_days == 30
+    assert kept.sha256 == loads_prompt(OPEN, "a/b", "b.yaml").sha256
+    with pytest.raises(DefinitionError, match="whole days, such as 90d"):
+        loads_prompt(OPEN + "keep: 12h\n", "a/b", "b.yaml")
+
+
 def test_languages_are_told_apart_only_where_one_is_clearly_ahead() -> None:
     assert other_language("Wir freuen uns, dass du wieder bei uns bist", "de") is None
     assert other_language("It has been a while since we saw you and we miss you", "de")
@@ -196,6 +204,40 @@ def test_prices_are_rounded_up_and_read_strictly() -> None:
     assert prices.of("other") is None
     with pytest.raises(ValueError, match="MODEL=IN/OUT"):
         Prices.parse("gpt=cheap")
+
+
+def test_a_batch_costs_half_unless_a_share_is_named() -> None:
+    prices = Prices.parse("gpt=2/4,own=2/4", parse_shares("own=0.25"))
+    half, quarter = prices.by_batch("gpt"), prices.by_batch("own")
+    assert half is not None and half.cost(10, 10) == 30
+    assert quarter is not None and quarter.cost(10, 10) == 15
+    assert prices.by_batch("other") is None
+    for wrong in ("gpt", "gpt=2", "gpt=-1"):
+        with pytest.raises(ValueError, match=r"MODEL=0\.5"):
+            parse_shares(wrong)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "not json", "{}", "[]", "null", '{"custom_id": "zz"}', '{"custom_id": 7}',
+        '{"custom_id": "aa", "response": null, "error": {"code": "batch_expired"}}',
+        '{"custom_id": "aa", "response": {"status_code": 500, "body": {}}}',
+        '{"custom_id": "aa", "response": {"status_code": 200, "body": {"choices": []}}}',
+        '{"custom_id": "aa", "response": {"status_code": 200, "body": [1]}}',
+    ],
+)  # fmt: skip
+def test_a_line_of_a_batch_that_is_no_answer_is_none(line: str) -> None:
+    fine = {"message": {"content": "a\u2028b"}}
+    answer = {"status_code": 200, "body": {"choices": [fine], "usage": {"prompt_tokens": -1}}}
+    good = json.dumps({"custom_id": "bb", "response": answer}, ensure_ascii=False)
+    found = {each.key: each.answer for each in batch_lines.read(f"{line}\n{good}\n".encode())}
+    assert found.pop(b"\xaa", None) is None
+    (answered,) = found.values()
+    assert answered is not None and answered.content == "a\u2028b"
+    assert (answered.tokens_in, answered.tokens_out) == (None, None), (
+        "counted as what it might cost"
+    )
 
 
 @pytest.mark.parametrize("fail", ["429", "429:2", "200:0.1", "429:0.6,500:0.6"])

@@ -27,7 +27,7 @@ def report(
     sequence: str | None = typer.Argument(None, help="Only this sequence's."),
     as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
 ) -> None:
-    """Show cost per thousand, cache hits, fallbacks and latency, a line a sequence."""
+    """Show cost per thousand, cache hits, fallbacks, latency and what batches saved, a line a sequence."""
     from tasks.personalize import report as reports
     from tasks.personalize.settings import ModelSettings
 
@@ -75,6 +75,26 @@ def show(
     emit(plain(rows), title=f"Texts of {prompt}", as_json=as_json)
 
 
+@words.command(
+    epilog="Examples:\n\ndripfleet words batches\n\ndripfleet words batches --limit 100 --json"
+)
+def batches(
+    limit: int = typer.Option(20, min=1, max=1000, help="How many at most, the newest first."),
+    as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
+) -> None:
+    """Show batches of texts: how each stands at its server, what it saved, what became of its texts."""
+    from tasks.personalize import batch_list
+
+    with connected() as services, services.database.snapshot() as connection:
+        found = batch_list.newest(connection, limit)
+    emit([plain(each) for each in found], title="Batches", as_json=as_json)
+    if not found:
+        say(
+            "no batch was made yet: DRIPFLEET_MODEL_BATCH_MIN texts make one, that are needed no"
+            " sooner than DRIPFLEET_MODEL_BATCH_LEAD seconds from now"
+        )
+
+
 def model_server(
     port: int = typer.Option(8000, min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one."),
     latency: float = typer.Option(0.0, min=0.0, help="Seconds before each answer."),
@@ -83,6 +103,10 @@ def model_server(
     ),
     garbage: float = typer.Option(0.0, min=0.0, max=1.0, help="Share of answers that are wrong."),
     seed: int = typer.Option(0, help="Of the draws."),
+    batch: float = typer.Option(0.0, min=0.0, help="Seconds that a batch takes."),
+    expire: float = typer.Option(
+        0.0, min=0.0, max=1.0, help="Share of a batch's lines that are not answered in its time."
+    ),
 ) -> int:
     """Serve OpenAI's API on this machine until Ctrl-C; it is no language model.
 
@@ -93,7 +117,9 @@ def model_server(
     from workers.embedded.model_server import Manners, ModelServer, serve
 
     try:
-        manners = Manners.parse(fail, latency=latency, garbage=garbage, seed=seed)
+        manners = Manners.parse(
+            fail, latency=latency, garbage=garbage, seed=seed, batch=batch, expire=expire
+        )
     except ValueError as fault:
         raise typer.BadParameter(str(fault)) from None
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
-from tasks.personalize import stuck
+from tasks.personalize import batch_list, stuck
 from tasks.sequence.outlook import span, stamp
 from workers.doctor.finding import Finding, fine, warning
 
@@ -20,7 +20,7 @@ OTHERWISE = "look at the model's server and at the log of the personalize worker
 
 
 def texts(connection: Connection) -> Iterator[Finding]:
-    """Texts that wait, models that fail, prompts whose answers are refused."""
+    """Texts that wait, models that fail, prompts whose answers are refused, batches that go wrong."""
     found = False
     for model in stuck.circuits(connection):
         found = True
@@ -46,6 +46,15 @@ def texts(connection: Connection) -> Iterator[Finding]:
             f"{prompt.texts} texts of the prompt {prompt.prompt} were refused within a day, one"
             f" since {(prompt.fault or 'of its form')[:120]}",
             f"read them with `dripfleet words show {prompt.prompt} --state failed`",
+        )
+    for batch in batch_list.troubled(connection):
+        found = True
+        why = f" ({batch.why})" if batch.why else ""
+        yield warning(
+            "batch of words",
+            f"{batch.id}, made {span(batch.since)} ago, is {batch.state}{why}; {batch.returned} of its"
+            f" {batch.texts} texts went back to single calls",
+            "look at `dripfleet words batches`; DRIPFLEET_MODEL_BATCH_MIN=0 makes no more of them",
         )
     if not found:
         yield fine("words", "no text waits, and none was refused today")

@@ -27,6 +27,8 @@ def start_model(
     latency: float = 0.0,
     fail: str = "",
     garbage: float = 0.0,
+    batch: float = 0.0,
+    expire: float = 0.0,
     log_file: Path | None = None,
 ) -> EmbeddedModel:
     """Start a model server that keeps its address in `folder`, or attach to the one that has it.
@@ -37,6 +39,8 @@ def start_model(
         latency: as its command line has it, and so the next two; one attached to keeps its own.
         fail: shares of codes.
         garbage: share of wrong answers.
+        batch: seconds that a batch takes.
+        expire: share of a batch's lines without an answer.
         log_file: default ``<folder>/model.log``.
 
     Raises:
@@ -52,6 +56,7 @@ def start_model(
         argv = [sys.executable, "-P", "-m", "workers.embedded.model_server"]
         argv += ["--ready-file", str(ready), "--latency", str(latency)]
         argv += ["--fail", fail, "--garbage", str(garbage)]
+        argv += ["--batch", str(batch), "--expire", str(expire)]
         offset = log_file.stat().st_size if log_file.exists() else 0
         found = announced.start(EmbeddedModel, ready, argv, port, log_file)
         if found is not None:

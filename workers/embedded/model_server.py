@@ -9,6 +9,8 @@ It can be made slow, failing and wrong::
     --latency 0.5                    seconds before each answer
     --fail 429:0.1,500:0.05          the share of calls that are answered so; 429 with Retry-After: 1
     --garbage 0.1                    the share of answers that no check should let through
+    --batch 30                       seconds that a batch takes
+    --expire 0.1                     the share of a batch's lines that are not answered in its time
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from typing import Any, Final
 from tasks.personalize.engine import EXAMPLE
 from tasks.wording import OWNED_BY, SHIPPED
 from workers.embedded import launch
+from workers.embedded.model_batches import LARGEST as FILE
+from workers.embedded.model_batches import Desk
 
 LARGEST: Final = 1_000_000
 _DATA: Final = re.compile(r"<data>\s*(\{.*\})\s*</data>", re.DOTALL)
@@ -65,9 +69,14 @@ class Manners:
     fail: Mapping[int, float] = field(default_factory=dict)
     garbage: float = 0.0
     seed: int = 0
+    batch: float = 0.0
+    expire: float = 0.0
 
     @classmethod
-    def parse(cls, fail: str, *, latency: float, garbage: float, seed: int = 0) -> Manners:
+    def parse(
+        cls, fail: str, *, latency: float, garbage: float, seed: int = 0, batch: float = 0.0,
+        expire: float = 0.0,
+    ) -> Manners:  # fmt: skip
         """Read the options of the command line.
 
         Raises:
@@ -79,11 +88,13 @@ class Manners:
             if match is None:
                 raise ValueError(f"--fail {entry!r}: expected CODE:SHARE, such as 429:0.1")
             shares[int(match[1])] = float(match[2])
-        if sum(shares.values()) > 1 or not 0 <= garbage <= 1 or latency < 0:
+        whole = (sum(shares.values()), garbage, expire)
+        if not all(0 <= share <= 1 for share in whole) or min(latency, batch) < 0:
             raise ValueError(
-                "--fail and --garbage are shares from 0 to 1, --latency is not below 0"
+                "--fail, --garbage and --expire are shares from 0 to 1, --latency and --batch are"
+                " not below 0"
             )
-        return cls(latency, shares, garbage, seed)
+        return cls(latency, shares, garbage, seed, batch, expire)
 
 
 class ModelServer(ThreadingHTTPServer):
@@ -99,6 +110,7 @@ class ModelServer(ThreadingHTTPServer):
         self.calls: Counter[str] = Counter()
         self._random = random.Random(manners.seed)
         self._lock = threading.Lock()
+        self.desk = Desk(self.answer, manners.batch, self._left)
 
     @property
     def url(self) -> str:
@@ -120,6 +132,34 @@ class ModelServer(ThreadingHTTPServer):
             self.calls["fine"] += 1
             return None, None
 
+    def answer(self, body: bytes) -> tuple[int, Any]:
+        """One call: the body of a request → a status, and an answer or an error."""
+        code, garbage = self.draw()
+        if code is not None:
+            return code, _error(code, "made to fail")
+        try:
+            asked = json.loads(body)
+            content = completion(asked, garbage)
+        except (ValueError, TypeError, KeyError, AttributeError) as fault:
+            return 400, _error(400, f"not understood ({type(fault).__name__})")
+        sent = sum(len(str(each.get("content"))) for each in asked["messages"])
+        usage = {"prompt_tokens": sent // 4, "completion_tokens": len(content) // 4}
+        usage["total_tokens"] = sum(usage.values())
+        message = {"role": "assistant", "content": content}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        return 200, {
+            "id": "chatcmpl-" + hashlib.sha256(body).hexdigest()[:24],
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": asked.get("model", SHIPPED),
+            "choices": [choice],
+            "usage": usage,
+        }
+
+    def _left(self) -> bool:
+        with self._lock:
+            return self._random.random() < self.manners.expire
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -129,63 +169,65 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: what is asked may hold what somebody wrote."""
 
     def do_GET(self) -> None:
-        """``/v1/models``."""
-        if self.path.rstrip("/") == "/v1/models":
+        """``/v1/models``, ``/v1/files`` and ``/v1/batches``."""
+        if self._page() == "models":
             one = {"id": SHIPPED, "object": "model", "created": 0, "owned_by": OWNED_BY}
-            self._answer(200, {"object": "list", "data": [one]})
-        else:
-            self._error(404, "no such page; expected /v1/models or /v1/chat/completions")
+            return self._answer(200, {"object": "list", "data": [one]})
+        found = self.server.desk.get(self._page())
+        if isinstance(found, bytes):
+            return self._write(200, "application/octet-stream", found)
+        self._answer(*(found or _NO_PAGE))
+
+    def do_DELETE(self) -> None:
+        """``/v1/files/ID``."""
+        self._answer(*(self.server.desk.delete(self._page()) or _NO_PAGE))
 
     def do_POST(self) -> None:
-        """``/v1/chat/completions``."""
+        """``/v1/chat/completions``, ``/v1/files`` and ``/v1/batches``."""
         size = int(self.headers.get("content-length") or 0)
-        if size > LARGEST:
+        page = self._page()
+        if size > (FILE if page == "files" else LARGEST):
             self.close_connection = True
-            return self._error(413, "the request is too large")
+            return self._answer(413, _error(413, "the request is too large"))
         body = self.rfile.read(size)
-        if self.path.rstrip("/") != "/v1/chat/completions":
-            return self._error(404, "no such page; expected /v1/chat/completions")
-        manners = self.server.manners
-        code, garbage = self.server.draw()
-        if manners.latency:
-            time.sleep(manners.latency)
-        if code is not None:
-            return self._error(code, "made to fail", {"retry-after": "1"} if code == 429 else {})
+        if page == "chat/completions":
+            if self.server.manners.latency:
+                time.sleep(self.server.manners.latency)
+            code, value = self.server.answer(body)
+            return self._answer(code, value, {"retry-after": "1"} if code == 429 else {})
         try:
-            asked = json.loads(body)
-            content = completion(asked, garbage)
+            kind = self.headers.get("content-type") or ""
+            self._answer(*(self.server.desk.post(page, body, kind) or _NO_PAGE))
         except (ValueError, TypeError, KeyError, AttributeError) as fault:
-            return self._error(400, f"not understood ({type(fault).__name__})")
-        sent = sum(len(str(each.get("content"))) for each in asked["messages"])
-        usage = {"prompt_tokens": sent // 4, "completion_tokens": len(content) // 4}
-        usage["total_tokens"] = sum(usage.values())
-        message = {"role": "assistant", "content": content}
-        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-        self._answer(
-            200,
-            {
-                "id": "chatcmpl-" + hashlib.sha256(body).hexdigest()[:24],
-                "object": "chat.completion",
-                "created": int(time.time()),
-                "model": asked.get("model", SHIPPED),
-                "choices": [choice],
-                "usage": usage,
-            },
-        )
+            self._answer(400, _error(400, f"not understood ({type(fault).__name__})"))
+
+    def _page(self) -> str:
+        """What stands behind ``/v1/``; empty for anything else."""
+        path = self.path.partition("?")[0].strip("/")
+        return path.removeprefix("v1/") if path.startswith("v1/") else ""
 
     def _answer(self, code: int, value: Any, headers: Mapping[str, str] = {}) -> None:
-        octets = json.dumps(value).encode()
+        self._write(code, "application/json", json.dumps(value).encode(), headers)
+
+    def _write(self, code: int, kind: str, octets: bytes, headers: Mapping[str, str] = {}) -> None:
         self.send_response(code)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(octets)))
         for name, said in headers.items():
             self.send_header(name, said)
         self.end_headers()
         self.wfile.write(octets)
 
-    def _error(self, code: int, said: str, headers: Mapping[str, str] = {}) -> None:
-        kind = "rate_limit_error" if code == 429 else "server_error" if code >= 500 else "invalid"
-        self._answer(code, {"error": {"message": said, "type": kind, "code": str(code)}}, headers)
+
+def _error(code: int, said: str) -> dict[str, Any]:
+    kind = "rate_limit_error" if code == 429 else "server_error" if code >= 500 else "invalid"
+    return {"error": {"message": said, "type": kind, "code": str(code)}}
+
+
+_NO_PAGE: Final = (
+    404,
+    _error(404, "no such page; expected /v1/models, chat/completions, files or batches"),
+)
 
 
 def completion(asked: Mapping[str, Any], garbage: str | None = None) -> str:
@@ -211,7 +253,8 @@ def completion(asked: Mapping[str, Any], garbage: str | None = None) -> str:
     usable = [
         each
         for each in variants
-        if set(each) == set(slots) and all(_named(text, data) for text in each.values())
+        if set(each) == set(slots)
+        and all(_named(said, data) for said in each.values() if isinstance(said, str))
     ]
     if usable:
         # The same data has the same answer, and other data often another.
@@ -259,11 +302,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--garbage", type=float, default=0.0, help="share of wrong answers")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--batch", type=float, default=0.0, help="seconds that a batch takes")
+    parser.add_argument(
+        "--expire", type=float, default=0.0, help="share of a batch's lines without an answer"
+    )
     args = parser.parse_args(argv)
     try:
         manners = Manners.parse(
-            args.fail, latency=args.latency, garbage=args.garbage, seed=args.seed
-        )
+            args.fail, latency=args.latency, garbage=args.garbage, seed=args.seed,
+            batch=args.batch, expire=args.expire,
+        )  # fmt: skip
         server = ModelServer(args.port, manners)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")

@@ -19,9 +19,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.session import Database
 from tasks.names import POOLS, QUEUE_OF
 from tasks.personalize import report as words
+from tasks.personalize.overview import overview as words_overview
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
+from workers.metrics import arrivals
 from workers.metrics.process import gauge
 
 log = structlog.get_logger()
@@ -154,10 +156,16 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
     )
     yield gauge("dripfleet_fleet_words", {(*key,): n for key, n in words.ends(connection).items()})
     reserved, settled = words.spent_today(connection).get("all", (0.0, 0.0))
+    making = words_overview(connection)
+    yield gauge("dripfleet_fleet_texts_wanted", {(why,): n for why, n in making.wanted.items()})
+    yield gauge("dripfleet_fleet_model_closed_seconds", {(m,): s for m, s in making.closed.items()})
+    yield gauge("dripfleet_fleet_word_batches", {(s,): n for s, n in making.batches.items()})
+    yield gauge("dripfleet_fleet_model_saved", making.saved)
     yield gauge("dripfleet_fleet_model_spend", {("reserved",): reserved, ("settled",): settled})
     yield gauge(
         "dripfleet_fleet_sequence_paused", {(q.key,): q.paused_at is not None for q in sequences}
     )
+    yield from arrivals.look(connection, now)
 
 
 def _live(now: Overview) -> Labelled:
