@@ -3,6 +3,7 @@
 from models import (
     audience,
     content_work,
+    edge,
     entry,
     experiment,
     fleet,
@@ -19,6 +20,7 @@ from models import (
 __all__ = [
     "audience",
     "content_work",
+    "edge",
     "entry",
     "experiment",
     "fleet",

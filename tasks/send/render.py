@@ -5,10 +5,11 @@ is read from `templates/`, published to Postgres by hash, and rendered from ther
 retry weeks later finds the very sources it began with; at send time no file is read.
 
 Variables of a template: `subscriber.first_name`, `.locale`, `.zone`, `.attributes.*`;
-`sender.name`, `.postal_address`; `unsubscribe.mailto` (a whole `mailto:` URL); `words.SLOT`, where
-a model filled the slots of a prompt, all of them or none; `event.NAME`, the properties of the event
-that let somebody in, none where another door did. A missing one raises; `| default('…')` is for
-those that may be missing, `| default('…', true)` for empty ones.
+`sender.name`, `.postal_address`; `unsubscribe.mailto` (a whole `mailto:` URL), and where an edge is
+`unsubscribe.url`, the page to leave by; `words.SLOT`, where a model filled the slots of a prompt, all
+of them or none; `event.NAME`, the properties of the event that let somebody in, none where another
+door did. A missing one raises; `| default('…')` is for those that may be missing, `| default('…',
+true)` for empty ones.
 
 A folder a locale (`de/`, `de-AT/`) may hold the mail's parts in another language; see `locales`.
 """

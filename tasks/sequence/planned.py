@@ -119,6 +119,7 @@ class Facts:
         pauses: spans in which its time stood still, in order; none where a pause does not stop it.
         awaited: those of its waits whose event has come.
         trials: what is on record of its experiments, by step.
+        snoozed_until: until when the subscriber wants no marketing mail.
     """
 
     now: datetime
@@ -132,6 +133,7 @@ class Facts:
     pauses: tuple[tuple[datetime, datetime], ...] = ()
     awaited: frozenset[str] = frozenset()
     trials: Mapping[str, Standing] = field(default_factory=dict)
+    snoozed_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

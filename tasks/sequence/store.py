@@ -47,6 +47,7 @@ SELECT e.id, e.sequence_key, e.sequence_version, e.subscriber_id, e.entry_no, e.
     e.step_started_at, e.due_at, e.wait_rule, e.entered_at, e.passed, s.zone,
     q.paused_at IS NOT NULL AS paused,
     c.opted_in, coalesce(s.stopped_reason, p.reason) AS stopped,
+    (SELECT z.until FROM snooze z WHERE z.subscriber_id = e.subscriber_id) AS snoozed_until,
     m.state, m.reason, coalesce(m.reason = 'hard_bounce' OR p.reason = 'hard_bounce', false) AS bounced,
     clock_timestamp() AS now
 FROM held e
@@ -177,6 +178,7 @@ class Planner:
             batch.pauses.get(row.sequence_key, ()),
             batch.awaited.get(row.id, frozenset()),
             batch.trials.get(row.id, {}),
+            row.snoozed_until,
         )
         return plan(sequence, position, facts, message_lifetime=self._lifetime)
 

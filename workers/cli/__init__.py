@@ -30,6 +30,7 @@ COMMANDS = (
     "sequence",
     "schedules",
     "stream",
+    "key",
     "subscribers",
     "events",
     "segment",
