@@ -77,6 +77,10 @@ def plan(
         if per_day is not None:
             row["days"] = math.ceil(people * arms / per_day)
         rows.append(row)
+    if not as_json:
+        say(
+            f"the sequential test takes `effect: {min(max(abs(lift), 0.01), 1.0):g}` in the file's `stop`"
+        )
     emit(rows, title=f"{base:.2%} → {target:.2%}, power {power:.0%}, α {alpha:g}", as_json=as_json)
 
 
