@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 import structlog
@@ -39,8 +38,11 @@ log = structlog.get_logger()
 
 ALONE = text("SELECT pg_try_advisory_xact_lock(:space, 0)")
 PERSONAL = text("""
-SELECT v.sequence_key, v.version, v.definition FROM sequence_version v
+SELECT v.sequence_key, v.version FROM sequence_version v
 WHERE v.definition @? '$.steps[*].send.personalize'
+""")
+DEFINITION = text("""
+SELECT v.definition FROM sequence_version v WHERE v.sequence_key = :key AND v.version = :version
 """)
 
 # Who is due soon, at a place from which the way leads to a personalized send without another wait,
@@ -66,10 +68,8 @@ WHERE e.due_at <= (SELECT clock_timestamp()) + make_interval(secs => r.lead)
 ORDER BY e.due_at LIMIT :n
 """)
 
-PROMPT = text("""
-SELECT p.sha256, s.source FROM prompt p JOIN prompt_source s ON s.sha256 = p.sha256
-WHERE p.name = :name
-""")
+PROMPT = text("SELECT p.sha256 FROM prompt p WHERE p.name = :name")
+SOURCE = text("SELECT s.source FROM prompt_source s WHERE s.sha256 = :sha256")
 
 # One row a text, in the order of keys as everywhere. A text that failed is tried again for whoever
 # asks an hour later.
@@ -178,13 +178,9 @@ class Asker:
         self._database = database
         self._model = model
         self._sweep_at = 0.0
-        # A version never changes, nor what a hash stands for.
-        self._sequence = lru_cache(maxsize=256)(
-            lambda key, version, text: Sequence.from_json(json.loads(text))
-        )
-        self._prompt = lru_cache(maxsize=256)(
-            lambda sha256, text: Prompt.from_json(json.loads(text))
-        )
+        # A version never changes, nor what a hash stands for: each is read once.
+        self._known_places: dict[tuple[str, int], list[Place]] = {}
+        self._known_prompts: dict[bytes, Prompt] = {}
 
     def ask(self, n: int = BATCH) -> int:
         """Ask for up to `n` mails; returns how many were."""
@@ -212,14 +208,16 @@ class Asker:
     def _places(self, connection: Connection) -> list[tuple[tuple[str, int], Place]]:
         found = []
         for row in connection.execute(PERSONAL):
-            try:
-                stored = json.dumps(row.definition, sort_keys=True)
-                sequence = self._sequence(row.sequence_key, row.version, stored)
-            except ValueError as fault:
-                log.error("words_not_asked", sequence=row.sequence_key, why=str(fault))
-                continue
             key = (row.sequence_key, row.version)
-            found += [(key, place) for place in places(sequence)]
+            if key not in self._known_places:
+                values = {"key": row.sequence_key, "version": row.version}
+                stored = connection.execute(DEFINITION, values).scalar_one()
+                try:
+                    self._known_places[key] = places(Sequence.from_json(stored))
+                except ValueError as fault:
+                    log.error("words_not_asked", sequence=row.sequence_key, why=str(fault))
+                    continue
+            found += [(key, place) for place in self._known_places[key]]
         return found
 
     def _write(self, connection: Connection, asks: Seq[tuple[Any, Personalize | None]]) -> None:
@@ -268,11 +266,15 @@ class Asker:
             wake(connection, decided)
 
     def _published(self, connection: Connection, name: str) -> Prompt | None:
-        row = connection.execute(PROMPT, {"name": name}).one_or_none()
-        if row is None:
+        found = connection.execute(PROMPT, {"name": name}).scalar_one_or_none()
+        if found is None:
             log.error("prompt_missing", prompt=name, next="publish its sequence again")
             return None
-        return self._prompt(bytes(row.sha256), json.dumps(row.source, sort_keys=True))
+        sha256 = bytes(found)
+        if sha256 not in self._known_prompts:
+            source = connection.execute(SOURCE, {"sha256": sha256}).scalar_one()
+            self._known_prompts[sha256] = Prompt.from_json(source)
+        return self._known_prompts[sha256]
 
 
 def at_hand(
