@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# A fleet is a dozen processes, started again and again: let them keep what the first one compiled.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check bench chaos soak mutate lock clean
 
@@ -46,3 +48,4 @@ lock:  ## Resolve the dependencies anew, with hashes, for every platform.
 
 clean:  ## Take away what was made here, and nothing else.
 	rm -rf $(VENV) build var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -131,6 +131,7 @@ class Message(Base):
     template_version: Mapped[bytes | None]
     variables: Mapped[dict[str, Any] | None]
     words: Mapped[dict[str, Any] | None]
+    event: Mapped[dict[str, Any] | None]
     frozen_at: Mapped[dt.datetime | None]
     content_sha256: Mapped[bytes | None]
     allowed: Mapped[list[Range[dt.datetime]]] = mapped_column(

@@ -103,7 +103,7 @@ class Enrollment(Base):
 
     `step_id` is where it stands, `step_started_at` when that step began (NULL: not yet), `due_at`
     when the planner looks again. While a message of it is live, `due_at` is NULL. `triggered_at`
-    is when the event happened that let it in. `passed` are steps that are not run again, though an
+    is when the event happened that let it in, `event` its properties. `passed` are steps that are not run again, though an
     edit has put them ahead; `content_version` is whose mails it gets, where that is not
     `sequence_version`.
     """
@@ -155,6 +155,7 @@ class Enrollment(Base):
     end_reason: Mapped[str | None]
     passed: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     content_version: Mapped[int | None]
+    event: Mapped[dict[str, Any] | None]
 
 
 class Decision(Base):

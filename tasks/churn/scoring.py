@@ -26,7 +26,7 @@ from tasks.errors import Permanent
 log = structlog.get_logger()
 
 KEPT: Final = 4  # models in memory
-BATCH: Final = 2000  # scores a transaction: whoever scores one of them alone waits for its end
+BATCH: Final = 500  # scores a transaction: whoever scores one of them alone waits for its end
 
 # What is lost with the server is written again (`finish` waits for the disk); and whoever still
 # exists is looked up in an index, however few of them the planner expects.

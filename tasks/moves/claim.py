@@ -89,7 +89,8 @@ UPDATE message m SET
     variables = coalesce(m.variables, jsonb_build_object(
         'first_name', s.first_name, 'locale', s.locale, 'zone', s.zone,
         'attributes', s.attributes)
-        || CASE WHEN m.words IS NULL THEN '{}' ELSE jsonb_build_object('words', m.words) END)
+        || CASE WHEN m.words IS NULL THEN '{}' ELSE jsonb_build_object('words', m.words) END
+        || CASE WHEN m.event IS NULL THEN '{}' ELSE jsonb_build_object('event', m.event) END)
 FROM subscriber s
 WHERE m.id = ANY(ARRAY(SELECT id FROM pick)) AND s.id = m.subscriber_id
 RETURNING m.id, m.epoch, m.effect_key, m.rfc_message_id, m.subscriber_id, m.enrollment_id,

@@ -59,7 +59,7 @@ INSERT = text(f"""
 WITH new AS (
     INSERT INTO message (effect_key, rfc_message_id, stream, sequence_key, sequence_version,
         step_id, entry_no, enrollment_id, subscriber_id, template, template_version, state, reason,
-        run_at, watch_at, maybe_delivered, expires_at, allowed, words, terminal_at)
+        run_at, watch_at, maybe_delivered, expires_at, allowed, words, event, terminal_at)
     SELECT r.effect_key, r.rfc_message_id, q.stream, e.sequence_key, e.sequence_version,
         r.step_id, e.entry_no, e.id, e.subscriber_id, r.template,
         decode(coalesce(k.templates ->> r.template, v.templates ->> r.template), 'hex'),
@@ -67,7 +67,7 @@ WITH new AS (
         CASE WHEN h.held THEN 'quarantine' ELSE r.reason END,
         CASE WHEN r.state = 'scheduled' AND NOT h.held THEN clock_timestamp() END,
         CASE WHEN h.held THEN CAST('infinity' AS timestamptz) END, h.held,
-        r.expires_at, CAST(r.allowed AS tstzmultirange), CAST(r.words AS jsonb),
+        r.expires_at, CAST(r.allowed AS tstzmultirange), CAST(r.words AS jsonb), e.event,
         CASE WHEN r.state <> 'scheduled' THEN clock_timestamp() END
     FROM unnest(CAST(:effect_keys AS bytea[]), CAST(:rfc_message_ids AS text[]),
                 CAST(:enrollment_ids AS bigint[]), CAST(:step_ids AS text[]),

@@ -29,7 +29,8 @@ SELECT m.id, m.rfc_message_id, m.stream, m.sequence_key, m.sequence_version, m.s
     coalesce(m.template_version, (SELECT x.sha256 FROM template x WHERE x.name = m.template)) AS version,
     coalesce(m.variables, jsonb_build_object('first_name', s.first_name, 'locale', s.locale,
         'zone', s.zone, 'attributes', s.attributes)
-        || CASE WHEN m.words IS NULL THEN '{}' ELSE jsonb_build_object('words', m.words) END)
+        || CASE WHEN m.words IS NULL THEN '{}' ELSE jsonb_build_object('words', m.words) END
+        || CASE WHEN m.event IS NULL THEN '{}' ELSE jsonb_build_object('event', m.event) END)
         AS variables,
     c.body, c.sha256 AS body_sha256
 FROM message m
@@ -137,6 +138,7 @@ def _mail(connection: Connection, row: Any, settings: SendSettings | None) -> Ma
     variables = {
         "subscriber": row.variables,
         "words": put_back(row.variables.get("words", {}), row.variables),
+        "event": row.variables.get("event", {}),
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
         "unsubscribe": {"mailto": unsubscribe_url(sender, token)},
     }

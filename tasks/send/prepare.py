@@ -113,6 +113,7 @@ class Preparer:
         return {
             "subscriber": frozen,
             "words": put_back(frozen.get("words", {}), frozen),
+            "event": frozen.get("event", {}),
             "sender": {
                 "name": stream.sender.name,
                 "postal_address": stream.sender.postal_address,

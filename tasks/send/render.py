@@ -6,8 +6,9 @@ retry weeks later finds the very sources it began with; at send time no file is 
 
 Variables of a template: `subscriber.first_name`, `.locale`, `.zone`, `.attributes.*`;
 `sender.name`, `.postal_address`; `unsubscribe.mailto` (a whole `mailto:` URL); `words.SLOT`, where
-a model filled the slots of a prompt, all of them or none. A missing one
-raises; `| default('…')` is for those that may be missing, `| default('…', true)` for empty ones.
+a model filled the slots of a prompt, all of them or none; `event.NAME`, the properties of the event
+that let somebody in, none where another door did. A missing one raises; `| default('…')` is for
+those that may be missing, `| default('…', true)` for empty ones.
 """
 
 from __future__ import annotations
@@ -193,11 +194,11 @@ class CompiledMail:
     def render(self, variables: Mapping[str, object]) -> Rendered:
         """The mail for one subscriber.
 
-        `variables` are JSON values under `subscriber`, `sender` and `unsubscribe`, and `words` where
-        a model filled slots. Every fault is `Permanent`, with file and line, and never with a value
+        `variables` are JSON values under `subscriber`, `sender` and `unsubscribe`, `words` where a
+        model filled slots, and `event` where one let them in. Every fault is `Permanent`, with file and line, and never with a value
         of a variable in it.
         """
-        variables = {"words": {}, **variables}
+        variables = {"words": {}, "event": {}, **variables}
         subject = re.sub(r"[ \t]+", " ", self._part("subject.txt", variables).strip())
         text = self._part("body.txt", variables)
         html = self._part("body.html", variables) if "body.html" in self._templates else None

@@ -44,11 +44,12 @@ SELECT dedupe_key FROM enrollment WHERE sequence_key = :key AND dedupe_key = ANY
 # Whoever comes in at the same moment by hand was first; the request is judged again then.
 ENTER = text("""
 INSERT INTO enrollment (sequence_key, sequence_version, subscriber_id, entry_no, dedupe_key,
-    triggered_at, due_at)
-SELECT :key, :version, r.subscriber_id, r.entry_no, r.dedupe_key, r.triggered_at, clock_timestamp()
+    triggered_at, event, due_at)
+SELECT :key, :version, r.subscriber_id, r.entry_no, r.dedupe_key, r.triggered_at,
+    CAST(r.event AS jsonb), clock_timestamp()
 FROM unnest(CAST(:subscribers AS bigint[]), CAST(:numbers AS integer[]), CAST(:dedupe AS text[]),
-            CAST(:triggered AS timestamptz[]))
-     AS r (subscriber_id, entry_no, dedupe_key, triggered_at)
+            CAST(:triggered AS timestamptz[]), CAST(:events AS text[]))
+     AS r (subscriber_id, entry_no, dedupe_key, triggered_at, event)
 ORDER BY r.subscriber_id
 ON CONFLICT DO NOTHING
 RETURNING id, subscriber_id
@@ -221,6 +222,7 @@ class _Batch:
                 "numbers": [(row.last_no or 0) + 1 for row in rows],
                 "dedupe": [self._keys[row.id] for row in rows],
                 "triggered": [row.occurred_at for row in rows],
+                "events": [row.properties for row in rows],
             },
         )
         return {row.subscriber_id: row.id for row in found}

@@ -38,9 +38,9 @@ from workers.embedded.stack import Stack
 from workers.settings import RedisSettings
 from workers.supervisor import Fleet
 
-ASKS = 300
+ASKS = 1000
 WARM = 30  # asked before the clock runs: each child reads its model once
-POLL = 0.002
+POLL = 0.005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

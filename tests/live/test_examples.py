@@ -66,7 +66,7 @@ schedules:
 FIRST = (
     "migrate",
     "subscribers import people.csv",
-    "sequence apply schedules/sequences/*.yaml --create-topics",
+    "sequence apply schedules/sequences/thank-you.yaml schedules/sequences/win-back.yaml --create-topics",
     "enqueue win-back --emails people.txt",
     "schedules apply schedules/cron.yaml",
     "segment apply schedules/segments/*.yaml",

@@ -28,7 +28,8 @@ REGION = "\n                  AND t.region IS NOT DISTINCT FROM CAST(:region AS 
 HELD = re.compile(r"LATERAL \(SELECT r\.state = 'scheduled' AND \(.*?\) AS held\) h", re.DOTALL)
 WORDS = re.compile(
     r",? words(?=[,)])| CAST\(r\.words AS jsonb\),|,\s+CAST\(:words AS text\[\]\)"
-    r"|\s+\|\| CASE WHEN m\.words IS NULL THEN .*? END(?=\))"
+    r"|\s+\|\| CASE WHEN m\.(?:words|event) IS NULL THEN .*? END(?=\)|\n)"
+    r"|,? event(?=,)| e\.event,"
 )
 EDITED = re.compile(
     r" template_version,(?= state)|\s+decode\(coalesce\(k\.templates [^\n]*"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from workers.cli import edit, enqueue, schema, simulate
+from workers.cli import edit, enqueue, new_sequence, schema, simulate
 from workers.cli.context import connected
 from workers.cli.render import ExitCode, emit, number, plain, progress, say
 
@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     edit.register(sequence)
     simulate.register(sequence)
     schema.register(sequence)
+    new_sequence.register(sequence)
     app.add_typer(sequence, name="sequence")
     enqueue.register(app)
 
@@ -74,7 +75,7 @@ def validate(
 
 
 @sequence.command(
-    epilog="Examples:\n\ndripfleet sequence apply schedules/sequences/*.yaml --create-topics\n\n"
+    epilog="Examples:\n\ndripfleet sequence apply schedules/sequences/thank-you.yaml schedules/sequences/win-back.yaml --create-topics\n\n"
     "dripfleet sequence apply winback.yaml --templates ./templates",
 )
 def apply(
