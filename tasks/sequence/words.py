@@ -36,10 +36,11 @@ LOCK_SPACE: Final = 0x776F7264  # "word": who asks, asks alone
 
 log = structlog.get_logger()
 
-ALONE = text("SELECT pg_try_advisory_xact_lock(:space, 0)")
+# Versions that ask for words, and whether it is our turn to: one row at least.
 PERSONAL = text("""
-SELECT v.sequence_key, v.version FROM sequence_version v
-WHERE v.definition @? '$.steps[*].send.personalize'
+WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:space, 0) AS got)
+SELECT alone.got, v.sequence_key, v.version FROM alone LEFT JOIN sequence_version v
+    ON alone.got AND v.definition @? '$.steps[*].send.personalize'
 """)
 DEFINITION = text("""
 SELECT v.definition FROM sequence_version v WHERE v.sequence_key = :key AND v.version = :version
@@ -71,9 +72,10 @@ ORDER BY e.due_at LIMIT :n
 PROMPT = text("SELECT p.sha256 FROM prompt p WHERE p.name = :name")
 SOURCE = text("SELECT s.source FROM prompt_source s WHERE s.sha256 = :sha256")
 
-# One row a text, in the order of keys as everywhere. A text that failed is tried again for whoever
-# asks an hour later.
+# One row a text, in the order of keys as everywhere, and one for each mail that it is asked for. A text
+# that failed is tried again for whoever asks an hour later.
 WANT = text("""
+WITH want AS (
 INSERT INTO wording AS w (key, prompt_sha256, prompt, sequence_key, model, told, needed_at, asks)
 SELECT r.key, r.sha, r.prompt, r.sequence_key, r.model, CAST(r.told AS jsonb), r.needed_at, r.asks
 FROM unnest(CAST(:keys AS bytea[]), CAST(:shas AS bytea[]), CAST(:prompts AS text[]),
@@ -87,12 +89,12 @@ ON CONFLICT (key) DO UPDATE SET
     state = CASE WHEN w.state = 'failed' AND w.ended_at < clock_timestamp() - interval '1 hour'
                  THEN 'wanted' ELSE w.state END,
     tries = CASE WHEN w.state = 'failed' THEN 0 ELSE w.tries END
-RETURNING w.key, w.state
-""")
-ASK = text("""
+RETURNING w.key, w.state),
+ask AS (
 INSERT INTO asked (enrollment_id, step_id, key)
-SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[]), CAST(:keys AS bytea[]))
-ON CONFLICT DO NOTHING
+SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[]), CAST(:asked AS bytea[]))
+ON CONFLICT DO NOTHING)
+SELECT want.key, want.state FROM want
 """)
 
 AT_HAND = text("""
@@ -188,8 +190,6 @@ class Asker:
             wanted = self._places(connection)
             if not wanted:
                 return 0
-            if not connection.execute(ALONE, {"space": LOCK_SPACE}).scalar_one():
-                return 0
             if time.monotonic() >= self._sweep_at:
                 self._sweep_at = time.monotonic() + SWEEP_EVERY
                 connection.execute(LEFT, {"n": n})
@@ -207,7 +207,9 @@ class Asker:
 
     def _places(self, connection: Connection) -> list[tuple[tuple[str, int], Place]]:
         found = []
-        for row in connection.execute(PERSONAL):
+        for row in connection.execute(PERSONAL, {"space": LOCK_SPACE}).all():
+            if row.sequence_key is None:  # none asks, or another process does it now
+                continue
             key = (row.sequence_key, row.version)
             if key not in self._known_places:
                 values = {"key": row.sequence_key, "version": row.version}
@@ -259,9 +261,9 @@ class Asker:
         columns = {
             name: [entry[name] for entry in texts.values()] for name in next(iter(texts.values()))
         }
-        stand = connection.execute(WANT, columns).all()
         ids, steps, keys = zip(*asked, strict=True)
-        connection.execute(ASK, {"ids": list(ids), "steps": list(steps), "keys": list(keys)})
+        columns |= {"ids": list(ids), "steps": list(steps), "asked": list(keys)}
+        stand = connection.execute(WANT, columns).all()
         if decided := [bytes(row.key) for row in stand if row.state != "wanted"]:
             wake(connection, decided)
 
