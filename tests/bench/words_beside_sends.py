@@ -1,6 +1,6 @@
 """Whether a model that is fast, slow or dead is felt by the send pool: the same mails beside each.
 
-    python -m tests.bench.words_beside_sends [--mails 2000] [--rounds 5] [--json]
+    python -m tests.bench.words_beside_sends [--mails 1000] [--rounds 3] [--json]
 
 One Postgres and one sink. In each round the send pool sends the same number of personalized mails five
 times: with nobody writing, twice, and while another process writes as many texts by the server that
@@ -120,8 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--mails", type=int, default=2_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mails", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="the JSON line alone")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="df") as folder:
