@@ -47,7 +47,8 @@ SELECT v.definition FROM sequence_version v WHERE v.sequence_key = :key AND v.ve
 """)
 
 # Who is due soon, at a place from which the way leads to a personalized send without another wait,
-# and is not asked for yet. The soonest first; what is due now is the planner's.
+# and is not asked for yet. The soonest first; what is due now is the planner's. Each is looked up by
+# itself: as an anti-join it was planned while nobody was asked for, and compared all with all.
 NEAR = text("""
 WITH near AS MATERIALIZED (
     SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.step_id, e.due_at,
@@ -65,7 +66,8 @@ JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS integer[]), CAST(:places AS
   ON r.key = e.sequence_key AND r.version = e.sequence_version
      AND r.place IS NOT DISTINCT FROM e.step_id AND r.started = e.started
 WHERE e.due_at <= (SELECT clock_timestamp()) + make_interval(secs => r.lead)
-  AND NOT EXISTS (SELECT FROM asked a WHERE a.enrollment_id = e.id AND a.step_id = r.send)
+  AND (SELECT a.enrollment_id FROM asked a
+       WHERE a.enrollment_id = e.id AND a.step_id = r.send) IS NULL
 ORDER BY e.due_at LIMIT :n
 """)
 
