@@ -79,6 +79,16 @@ class EntryRefusal(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
+class RefusalCount(Base):
+    """How often each reason kept somebody out, a row a backend; sum over `shard`."""
+
+    __tablename__ = "refusal_count"
+    sequence_key: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    n: Mapped[BigInt]
+
+
 class EntryState(Base):
     """Up to when the pace of a sequence is used up, and how far its segment's edges were read."""
 

@@ -71,6 +71,12 @@ class SegmentEdge(Base):
         ),
         CheckConstraint("edge IN ('join', 'leave')", name="edge"),
         CheckConstraint("cause IN ('definition', 'schedule', 'event')", name="cause"),
+        Index(
+            "segment_edge_at_idx",
+            "at",
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on"},
+        ),
     )
     segment: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[Id]

@@ -64,11 +64,14 @@ class Template(Base):
 
 
 class Sequence(Base):
-    """A published sequence; `version` is the one that new enrollments take."""
+    """A published sequence; `version` is the one that new enrollments take, while it takes any."""
 
     __tablename__ = "sequence"
     __table_args__ = (
         CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="pause_has_reason"),
+        CheckConstraint(
+            "(draining_since IS NULL) = (drain_reason IS NULL)", name="drain_has_reason"
+        ),
     )
     key: Mapped[str] = mapped_column(primary_key=True)
     title: Mapped[str]
@@ -78,6 +81,8 @@ class Sequence(Base):
     paused_at: Mapped[dt.datetime | None]
     pause_reason: Mapped[str | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    draining_since: Mapped[dt.datetime | None]
+    drain_reason: Mapped[str | None]
 
 
 class SequenceVersion(Base):

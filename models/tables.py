@@ -2,6 +2,7 @@
 
 from models import (
     audience,
+    content_work,
     entry,
     fleet,
     message,
@@ -16,6 +17,7 @@ from models import (
 
 __all__ = [
     "audience",
+    "content_work",
     "entry",
     "fleet",
     "message",

@@ -33,6 +33,13 @@ def read_branch(table: Table, id_: str) -> BranchStep | None:
         if condition is None or next_ is None:
             sound = False
             continue
+        asked = [" ".join(case.condition.source.split()) for case in cases]
+        if (here := " ".join(condition.source.split())) in asked:
+            table.report.add_at(
+                (*path, "if"),
+                f"{row.name} asks what case {asked.index(here) + 1} asked, so nobody takes it: expected"
+                " another condition; correct it, or remove the case",
+            )
         cases.append(Case(condition, next_))
         if condition.needs.stale_at is not None:
             asks = asks or row

@@ -71,7 +71,8 @@ def read_entry(top: Table, zone: str | None) -> Entry | None:
         table.missing(
             "trigger", "what lets people in, or 'manual: true' for those enrolled by hand"
         )
-    event = isinstance(trigger, EventTrigger)
+    # Where it cannot be known what lets people in, what asks for an event is no fault of its own.
+    event = isinstance(trigger, EventTrigger) or (trigger is None and not (manual or by_hand))
     condition = read_expression(table, "filter", event=event) if "filter" in table else None
     stale = table.text("on_stale_score", "skip, enter or wait(2h)", parse_stale)
     _judge_stale(table, condition, stale is not None)
@@ -90,6 +91,8 @@ def _trigger(entry: Table, zone: str | None) -> tuple[Trigger | None, bool]:
     if table is None:
         return None, False
     found = [way for way in _WAYS if way in table]
+    if not found and table.values:
+        table.only(dict.fromkeys(key for keys in _BESIDE.values() for key in keys))
     if len(found) != 1:
         has = f"has {' and '.join(found)}" if found else "says not what lets people in"
         table.report.add(

@@ -11,6 +11,7 @@ LONGEST: Final = timedelta(days=3650)
 
 _UNITS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION: Final = re.compile(r"([0-9]{1,12})([smhdw])", re.ASCII)
+_SPOKEN: Final = re.compile(r"([0-9]{1,12}) *([a-z]+)", re.ASCII)
 _OFFSET: Final = re.compile(r"([+-]?)([0-9]{1,4})([dw])", re.ASCII)
 _CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 
@@ -26,9 +27,25 @@ def parse_duration(text: str) -> timedelta:
     if not 0 < seconds <= LONGEST.total_seconds():
         raise ValueError(
             f"{text[:40]!r} is not a duration: expected a number and a unit such as 20s, 5m, 2h, 3d"
-            " or 1w, above zero and at most ten years; write it so"
+            f" or 1w, above zero and at most ten years; {_meant(text) or 'write it so'}"
         )
     return timedelta(seconds=seconds)
+
+
+def _meant(text: str) -> str | None:
+    """What ``3 days`` or ``90min`` is in this form; None where that is not clear."""
+    match = _SPOKEN.fullmatch(text.strip().lower())
+    word = match[2] if match else ""
+    for unit, said in _SAID.items():
+        if match and any(word in (each, f"{each}s") for each in said):
+            return f"did you mean '{int(match[1])}{unit}'?"
+    return None
+
+
+_SAID: Final = {
+    "w": ("week", "wk"), "d": ("d", "day"), "h": ("h", "hour", "hr"), "m": ("m", "min", "minute"),
+    "s": ("s", "sec", "second"),
+}  # fmt: skip
 
 
 def format_duration(duration: timedelta) -> str:

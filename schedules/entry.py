@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 from schedules.durations import format_duration, parse_duration
 from schedules.expression import Expression, Needs, read
+from schedules.reading import suggest
 from schedules.stored import duration, plain
 
 Policy: TypeAlias = Literal["never", "after_exit", "concurrent"]
@@ -30,6 +31,9 @@ MAX_AGE: Final = timedelta(days=3)
 """An event that happened longer ago than this lets nobody in: an import of history is no news."""
 
 _RATE: Final = re.compile(r"([1-9][0-9]{0,8})/(m|h|d)", re.ASCII)
+_SPOKEN: Final = re.compile(
+    r"([1-9][0-9]{0,8}) *(?:/|per|an?|each) *(m|min|minute|h|hour|d|day)s?", re.ASCII
+)
 _WAIT: Final = re.compile(r"wait\(([^()]*)\)", re.ASCII)
 _PER: Final = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
@@ -167,9 +171,16 @@ def parse_rate(text: str) -> Rate:
     if not match:
         raise ValueError(
             f"{text[:40]!r} is no rate: expected people a minute, hour or day, such as 2000/h or"
-            " 50/m; write it so"
+            f" 50/m; {_meant(text) or 'write it so'}"
         )
     return Rate(int(match[1]), _PER[match[2]])
+
+
+def _meant(text: str) -> str | None:
+    """What ``2000 per hour`` is in this form; None where that is not clear."""
+    match = _SPOKEN.fullmatch(text.strip().lower())
+    unit = match[2][0] if match else ""
+    return f"did you mean '{match[1]}/{unit}'?" if match and unit in _PER else None
 
 
 def parse_stale(text: str) -> OnStale:
@@ -183,7 +194,8 @@ def parse_stale(text: str) -> OnStale:
     match = _WAIT.fullmatch(text)
     if not match:
         raise ValueError(
-            f"{text[:40]!r} says not what happens: expected skip, enter or wait(2h); write one"
+            f"{text[:40]!r} says not what happens: expected skip, enter or wait(2h);"
+            f" {suggest(text, ('skip', 'enter')) or 'write one'}"
         )
     return parse_duration(match[1])
 

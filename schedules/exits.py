@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from schedules.conditions import read_expression
@@ -18,7 +19,8 @@ def read_exits(top: Table) -> tuple[ExitRule, ...]:
     """Read the rules; to be used only where the report stays empty."""
     if "exit" not in top:
         return ()
-    rules = []
+    rules: list[ExitRule] = []
+    lines: dict[tuple[str | None, str | None, timedelta | None], int] = {}
     for path, node in top.rows("exit", _EXAMPLE):
         row = Table(top.report, path, f"exit rule {int(path[-1]) + 1}", node)
         row.only((*_WAYS, "reason"))
@@ -33,6 +35,15 @@ def read_exits(top: Table) -> tuple[ExitRule, ...]:
         event = row.text("event", "the name of an event such as purchase", matching(EVENT))
         when = read_expression(row, "when", scores=False) if "when" in row else None
         after = row.text("after", DURATION, parse_duration)
+        same = event, " ".join(when.source.split()) if when else None, after
+        if same in lines:
+            top.report.add(
+                node,
+                f"{row.name} says the same as the one on line {lines[same]}, so it never acts: expected"
+                " another event, condition or time; remove one of them",
+            )
+        elif any(same):
+            lines[same] = node.start_mark.line + 1
         if reason is not None and (event or when or after):
             rules.append(ExitRule(reason, event, when, after))
     return tuple(rules)

@@ -320,7 +320,10 @@ def matching(pattern: str) -> Callable[[str], str]:
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """Return "did you mean …?" for the nearest of ``known``, or None where none is near."""
     spelled = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), spelled, n=1)
+    word = word.lower()
+    near = difflib.get_close_matches(word, spelled)
+    # Of those that are as near, the one with the same letters: two of them changed places.
+    near.sort(key=lambda name: sorted(name) != sorted(word))
     return f"did you mean {spelled[near[0]]!r}?" if near else None
 
 

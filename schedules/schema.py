@@ -44,7 +44,7 @@ limits:
   send_window: {days: [mon, tue, wed, thu, fri], from: "08:00", to: "19:00"}
   cap: {max: 2, per: 7d, scope: topic, on_hit: wait, give_up_after: 3d}
 pause: {clock: run}
-publish: {enrolled: migrate, content: follow, deleted_step: finish_wait, max_immediate_sends: 5000}
+publish: {enrolled: migrate, content: follow, deleted_step: finish_wait, finished: stay, max_immediate_sends: 5000}
 steps:
   - {id: hello, send: {template: sample/hello, personalize: {prompt: sample/hello, lead: 30m, on_fail: template, per: person}}, on_fail: end, max_lateness: 12h, on_late: skip}
   - {id: pause, wait: {delay: 3d}}

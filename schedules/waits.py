@@ -54,14 +54,15 @@ def read_wait(
         )
     elif days == 0 and "at" not in body:
         body.missing("at", "a time of day, since 'calendar_days: 0' alone waits for nothing")
-    for key in _OF_EVENT if "until_event" not in body else ():
+    # Of a wait that says no way at all that alone is said: the others follow from it.
+    for key in _OF_EVENT if ways and "until_event" not in body else ():
         if key in body:
             body.report.add_at(
                 (*body.path, key),
                 f"{key!r} of {body.name} says something of an event: expected 'until_event' beside"
                 " it; add that or remove this",
             )
-    if paths is not None and "until_event" not in body:
+    if paths is not None and ways and "until_event" not in body:
         body.report.add(
             paths.node,
             f"{paths.name} stand beside a wait without 'until_event': expected 'next'; write that",

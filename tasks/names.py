@@ -34,6 +34,10 @@ CUT: Final = "quantum.cut"
 CUT_NOISY: Final = "quantum.cut_noisy"
 NAMED_SEGMENTS: Final = "audience.segments"
 TRACK: Final = "track.record"
+CONTENT_DRAFT: Final = "content.draft"
+CONTENT_SUBJECT_LINES: Final = "content.subject_lines"
+CONTENT_REVIEW: Final = "content.review"
+CONTENT_COMPARE: Final = "content.compare"
 
 VERSION: Final = 1
 
@@ -65,6 +69,10 @@ POOL_OF: Final[dict[str, PoolName]] = {
     CUT_NOISY: "quantum",
     NAMED_SEGMENTS: "upkeep",
     TRACK: "upkeep",
+    CONTENT_DRAFT: "personalize",
+    CONTENT_SUBJECT_LINES: "personalize",
+    CONTENT_REVIEW: "personalize",
+    CONTENT_COMPARE: "personalize",
 }
 
 # A task that must never stand behind another one of its pool, or never before one, has a queue of
@@ -88,7 +96,7 @@ REGION: Final = "[a-z0-9][a-z0-9-]{0,30}"
 
 
 class TickPayload(TypedDict):
-    """Everything that is due, now: scan, fire, enter, dispatch, reap, resolve, all of churn and quantum."""
+    """Everything that is due, now: scan, fire, enter, dispatch, reap, resolve, all of churn, quantum, content."""
 
     v: int
 

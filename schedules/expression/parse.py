@@ -14,6 +14,7 @@ call:       word "(" argument ("," word "=" literal)* ")"
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
@@ -148,9 +149,11 @@ class _Parser:
         if token.text in ("sub", "event"):
             return self._name(token)
         if self.here.text != "(":
+            near = difflib.get_close_matches(token.text, ("sub", "event"), n=1)
+            meant = f"did you mean {near[0]!r}?" if near and self.here.text == "." else ""
             raise ExpressionError(
                 f"{token.text!r} is no name: expected sub.<attribute>, or a text in quotes such as"
-                f" '{token.text}'; write one of them",
+                f" '{token.text}'; {meant or 'write one of them'}",
                 token.at,
             )
         return self._call(token)

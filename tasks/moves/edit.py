@@ -43,6 +43,28 @@ WHERE e.id = r.id AND e.active
 """)
 
 
+# As those who come to a step: it has not begun, and the planner looks at once.
+REOPEN = text(f"""
+UPDATE enrollment e SET {_CONTENT}, sequence_version = :version, step_id = r.step_id,
+    step_started_at = NULL, due_at = clock_timestamp(), parked_from = NULL, wait_rule = NULL,
+    passed = CASE WHEN r.passed <> '[]'
+                  THEN ARRAY(SELECT jsonb_array_elements_text(CAST(r.passed AS jsonb))) END,
+    active = true, ended_at = NULL, end_reason = NULL
+FROM unnest(CAST(:ids AS bigint[]), CAST(:step_ids AS text[]), CAST(:passed AS text[]))
+     AS r (id, step_id, passed)
+WHERE e.id = r.id AND NOT e.active AND e.end_reason = 'completed'
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """An enrollment that had completed and goes on at a step; `passed` are not run again."""
+
+    enrollment_id: int
+    step_id: str
+    passed: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Edited:
     """An enrollment that an edit puts elsewhere, or lets leave.
@@ -111,4 +133,24 @@ def write(
                 "details": [json.dumps(detail) for detail in details],
             },
         )
+    return done
+
+
+def reopen(connection: Connection, version: int, pinned: bool, reopened: Sequence[Reopened]) -> int:
+    """Let enrollments go on that had completed; arguments and result are those of `write`."""
+    ids, steps = [e.enrollment_id for e in reopened], [e.step_id for e in reopened]
+    done = connection.execute(
+        REOPEN,
+        {
+            "version": version,
+            "pinned": pinned,
+            "ids": ids,
+            "step_ids": steps,
+            "passed": [json.dumps(list(e.passed)) for e in reopened],
+        },
+    ).rowcount
+    n = len(reopened)
+    values = {"kinds": ["reopened"] * n, "reasons": ["edit"] * n}
+    details = [json.dumps({"version": version})] * n
+    connection.execute(LOG, {"ids": ids, "step_ids": steps, "details": details} | values)
     return done

@@ -64,6 +64,22 @@ def facts(
     return made
 
 
+def rows(
+    theirs: Sequence[Read],
+    ours: Read,
+    *,
+    language: str = "en",
+    sentiment: Callable[[str], float] | None = None,
+) -> list[dict[str, Any]]:
+    """The facts of both, a row a figure; arguments as of `facts`."""
+    left = facts(theirs, language=language, sentiment=sentiment)
+    right = facts([ours], language=language, sentiment=sentiment)
+    return [
+        {"figure": name, "theirs": left.get(name), "ours": right.get(name)}
+        for name in dict.fromkeys([*left, *right])
+    ]
+
+
 def cadence(sent: Sequence[datetime]) -> float | None:
     """The median of the days between mails; None for fewer than two."""
     ordered = sorted(sent)

@@ -1,4 +1,4 @@
-"""The personalize pool's entry point: batches whose time it is, and texts that are wanted, until none is."""
+"""The personalize pool's entry points: batches whose time it is, wanted texts, and work on content."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from celery import shared_task
 from tasks import names
 from tasks.base import FleetTask, database, ring
 from tasks.personalize.batches import Batches
+from tasks.personalize.desk import Desk
 from tasks.personalize.settings import ModelSettings
 from tasks.personalize.work import Writer
 
@@ -42,3 +43,41 @@ def write() -> dict[str, int]:
     if over():
         ring(names.WRITE, names.tick())
     return told | {"batches": moves}
+
+
+@cache
+def desk() -> Desk:
+    """The desk of this process."""
+    return Desk(database(), ModelSettings())
+
+
+@shared_task(base=FleetTask, name=names.CONTENT_DRAFT)
+def draft() -> dict[str, int]:
+    """Draft the sequences that were asked for."""
+    return _content(names.CONTENT_DRAFT)
+
+
+@shared_task(base=FleetTask, name=names.CONTENT_SUBJECT_LINES)
+def subject_lines() -> dict[str, int]:
+    """Write the subject lines that were asked for."""
+    return _content(names.CONTENT_SUBJECT_LINES)
+
+
+@shared_task(base=FleetTask, name=names.CONTENT_REVIEW)
+def review() -> dict[str, int]:
+    """Look over the mails that were given."""
+    return _content(names.CONTENT_REVIEW)
+
+
+@shared_task(base=FleetTask, name=names.CONTENT_COMPARE)
+def compare() -> dict[str, int]:
+    """Put somebody else's mails beside ours."""
+    return _content(names.CONTENT_COMPARE)
+
+
+def _content(task: str) -> dict[str, int]:
+    until = time.monotonic() + BUDGET
+    told = desk().work(task, lambda: time.monotonic() >= until)
+    if time.monotonic() >= until:
+        ring(task, names.tick())
+    return told

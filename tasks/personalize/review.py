@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from tasks import stylesheet
 from tasks.personalize import spam
 
 LONGEST_SUBJECT: Final = 60
@@ -28,7 +29,16 @@ _SENTENCE: Final = re.compile(r"[.!?…]+(?:\s|$)|\n{2,}")
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _VOWELS: Final = re.compile(r"[aeiouyäöüáéíóúàèìòùâêîôû]+", re.IGNORECASE)
 _COLOR: Final = re.compile(r"(?:^|;)\s*(background-color|background|color)\s*:\s*([^;]+)", re.I)
-_HEX: Final = re.compile(r"#(?:[0-9a-f]{3}|[0-9a-f]{6})\b", re.IGNORECASE)
+_HIDDEN: Final = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+_INK: Final = re.compile(
+    r"#(?:[0-9a-f]{6}|[0-9a-f]{3})\b|rgb\(\s*\d{1,3}\s*,\s*\d{1,3}\s*,\s*\d{1,3}\s*\)|\b[a-z]+\b",
+    re.I,
+)
+_NAMED: Final = {
+    "black": "#000000", "white": "#ffffff", "gray": "#808080", "grey": "#808080", "silver": "#c0c0c0",
+    "red": "#ff0000", "green": "#008000", "blue": "#0000ff", "navy": "#000080", "maroon": "#800000",
+    "purple": "#800080", "teal": "#008080", "yellow": "#ffff00", "orange": "#ffa500",
+}  # fmt: skip
 _VOID: Final = frozenset("area base br col embed hr img input link meta source track wbr".split())
 
 
@@ -77,9 +87,12 @@ def review(
         note("subject", "warning", says, "put what matters first, or make it shorter")
     page = _Page()
     if html is not None:
-        page.feed(html)
+        page.feed(stylesheet.as_read(html))
         page.close()
-        for check, severity, says, next in _of_page(page, html):
+        for check, severity, says, next in _of_page(page, html, language):
+            note(check, severity, says, next)
+        dark = stylesheet.in_the_dark(html)
+        for check, severity, says, next in _in_the_dark(page, dark):
             note(check, severity, says, next)
     words = _WORD.findall(plain)
     if not words:
@@ -158,27 +171,38 @@ class _Page(HTMLParser):
         self.without_alt = 0
         self.empty_links = 0
         self.faint: list[tuple[str, str, float]] = []
+        self.alone: set[str] = set()
+        self.tables = 0
+        self.heads = 0
         self.text = ""
-        self._colors: list[tuple[str, str, str]] = []
+        self._colors: list[tuple[str, str | None, str | None, bool]] = []
         self._link: list[str] | None = None
         self._skip = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Take note of a tag."""
         given = {name: value or "" for name, value in attrs}
-        _, ink, ground = self._colors[-1] if self._colors else ("", "#000000", "#ffffff")
+        _, ink, ground, hidden = self._colors[-1] if self._colors else ("", None, None, False)
+        hidden |= _HIDDEN.search(given.get("style", "")) is not None
         for name, said in _COLOR.findall(given.get("style", "")):
-            color = _HEX.search(said)
+            color = _color(said)
             if color and name.lower() == "color":
-                ink = color[0]
+                ink = color
             elif color:
-                ground = color[0]
+                ground = color
         if tag not in _VOID:
-            self._colors.append((tag, ink, ground))
+            self._colors.append((tag, ink, ground, hidden))
         if tag == "html":
             self.lang = given.get("lang")
-        elif tag == "meta" and given.get("name", "").lower() == "color-scheme":
+        elif tag == "meta" and given.get("name", "").lower() in (
+            "color-scheme",
+            "supported-color-schemes",
+        ):
             self.schemes = True
+        elif tag == "table":
+            self.tables += given.get("role", "").lower() not in ("presentation", "none")
+        elif tag == "th":
+            self.heads += 1
         elif tag == "img":
             self.images += 1
             self.without_alt += "alt" not in given
@@ -197,7 +221,7 @@ class _Page(HTMLParser):
             self._link = None
         elif tag in ("style", "script", "title"):
             self._skip = max(self._skip - 1, 0)
-        if any(opened == tag for opened, _, _ in self._colors):
+        if any(opened == tag for opened, *_ in self._colors):
             while self._colors.pop()[0] != tag:
                 pass
 
@@ -209,19 +233,64 @@ class _Page(HTMLParser):
             return
         self.text += f" {data}"
         if self._colors:
-            _, ink, ground = self._colors[-1]
-            found = contrast(ink, ground)
+            _, ink, ground, hidden = self._colors[-1]
+            if hidden:
+                return
+            if (ink is None) != (ground is None):
+                self.alone.add(f"color {ink}" if ink else f"background {ground}")
+            found = contrast(ink or "#000000", ground or "#ffffff")
             if found < LEAST_CONTRAST:
-                self.faint.append((ink, ground, found))
+                self.faint.append((ink or "#000000", ground or "#ffffff", found))
 
 
-def _of_page(page: _Page, html: str) -> list[tuple[str, Literal["warning", "error"], str, str]]:
-    found: list[tuple[str, Literal["warning", "error"], str, str]] = []
-    if not page.lang:
-        found.append(("language", "error", "the page names no language", 'write <html lang="en">'))
-    if not page.schemes:
+def _color(said: str) -> str | None:
+    """The first color of a value, as six digits; None: none that is known."""
+    for found in _INK.findall(said):
+        if found.startswith("#"):
+            return str(found)
+        if found.lower().startswith("rgb("):
+            parts = [min(int(part), 255) for part in re.findall(r"\d+", found)]
+            return "#{:02x}{:02x}{:02x}".format(*parts)
+        if found.lower() in _NAMED:
+            return _NAMED[found.lower()]
+    return None
+
+
+_Found: TypeAlias = list[tuple[str, Literal["warning", "error"], str, str]]
+
+
+def _in_the_dark(page: _Page, dark: str | None) -> _Found:
+    """What a reader with dark colors stumbles over; `dark` is the page under its rules for that."""
+    found: _Found = []
+    if not page.schemes and dark is None:
         move = 'add <meta name="color-scheme" content="light dark">, and look at it in dark mode'
         found.append(("dark mode", "warning", "the page does not say that it fits dark mode", move))
+    if dark is None:
+        for alone in sorted(page.alone if page.schemes else ()):
+            says = f"{alone} stands alone, and in dark mode the other one of the two changes"
+            found.append(("dark mode", "warning", says, "set color and background-color together"))
+        return found
+    looked = _Page()
+    looked.feed(dark)
+    looked.close()
+    for ink, ground, ratio in dict.fromkeys(looked.faint):
+        says = f"{ink} on {ground} has a contrast of {ratio:.1f}, {LEAST_CONTRAST:g} is the least"
+        move = "correct it in @media (prefers-color-scheme: dark)"
+        found.append(("dark mode", "warning", f"in dark mode {says}", move))
+    return found
+
+
+def _of_page(page: _Page, html: str, language: str) -> _Found:
+    found: _Found = []
+    if not page.lang:
+        found.append(("language", "error", "the page names no language", 'write <html lang="en">'))
+    elif page.lang.split("-")[0].lower() != language.split("-")[0].lower():
+        says = f"the page says that it is in {page.lang}, and is looked at as {language}"
+        found.append(("language", "warning", says, "correct its lang: it is read aloud by that"))
+    if page.tables and not page.heads:
+        says = f"{page.tables} tables have no headings, and are read aloud cell by cell"
+        move = 'add role="presentation" where a table is for the layout alone'
+        found.append(("tables", "warning", says, move))
     if page.without_alt:
         says = f"{page.without_alt} of {page.images} images have no alt text"
         found.append(("images", "error", says, 'say what they show, or alt="" where nothing'))

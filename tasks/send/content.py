@@ -12,7 +12,6 @@ https address and comes with the HTTP edge.
 
 from __future__ import annotations
 
-import binascii
 import re
 from base64 import b64encode
 from collections.abc import Sequence
@@ -24,14 +23,16 @@ from hashlib import sha256
 from urllib.parse import quote
 
 from tasks.errors import Permanent
-from tasks.send.envelope import ascii_domain
+from tasks.send.envelope import MAX_LINE, ascii_domain, long_line_at
+from tasks.send.quoted import Part, encoded, utf8
 from tasks.send.render import Rendered
 
 HEADERS = frozenset(
     """Auto-Submitted Content-Transfer-Encoding Content-Type Date From List-Unsubscribe
     MIME-Version Message-ID Subject To""".split()
 )
-LONGEST_LINE = 998  # octets without CRLF, RFC 5322 §2.1.1
+
+OCTETS_A_WORD = 39  # of an encoded word: `List-…: ` and 64 characters stay within 76
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -42,8 +43,8 @@ _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _MESSAGE_ID = re.compile(rf"<{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*>")
 _NOT_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WORDS = re.compile(r"[!-~]{1,60}(?: [!-~]{1,60})*")
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")  # RFC 3986 §2.3, what needs no escaping in a URL
 _QUOTABLE = re.compile(r"[ -~]+")
-_PLAIN = bytes([9, 10, 13, *range(32, 127)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,43 +81,60 @@ class Content:
 
 
 def compose(rendered: Rendered, *, message: Facts, sender: Sender) -> Content:
-    """One mail, checked by `check`.
+    """One mail of words that are rendered, checked by `check`.
 
     Raises:
         Permanent: a header would hold a line end or control character, an address is not one
             that plain SMTP carries, or a text cannot be written as UTF-8.
+    """
+    boundary = boundary_of(message.boundary_key)
+    return assemble(
+        rendered.subject,
+        encoded(rendered.text, boundary),
+        None if rendered.html is None else encoded(rendered.html, boundary),
+        message=message,
+        sender=sender,
+    )
+
+
+def assemble(
+    subject: str, text: Part, html: Part | None, *, message: Facts, sender: Sender
+) -> Content:
+    """One mail of bodies that are encoded, with `boundary_of(message.boundary_key)` kept out.
+
+    Raises:
+        Permanent: as `compose` does.
     """
     if not _MESSAGE_ID.fullmatch(message.rfc_message_id) or len(message.rfc_message_id) > 250:
         raise Permanent("a Message-ID is not of the form <left@domain>; check the sender's domain")
     if message.frozen_at.tzinfo is None:
         raise Permanent("frozen_at has no zone, and Date needs one; pass an aware datetime")
     headers = [
-        ("Date", format_datetime(message.frozen_at.astimezone(UTC).replace(microsecond=0))),
+        ("Date", _date(message.frozen_at.replace(microsecond=0))),
         ("From", _from(sender)),
         ("To", _recipient(message.to_address)),
         ("Message-ID", message.rfc_message_id),
-        ("Subject", _unstructured(rendered.subject, "the subject")),
+        ("Subject", _unstructured(subject, "the subject")),
         ("List-Unsubscribe", f"<{unsubscribe_url(sender, message.unsubscribe_token)}>"),
         ("Auto-Submitted", "auto-generated"),
         ("MIME-Version", "1.0"),
     ]
-    boundary = boundary_of(message.boundary_key)
-    encoding, body = _encoded(rendered.text, boundary)
-    if rendered.html is None:
+    if html is None:
         headers.append(("Content-Type", "text/plain; charset=utf-8"))
-        headers.append(("Content-Transfer-Encoding", encoding))
+        headers.append(("Content-Transfer-Encoding", text.encoding))
+        body = [text.octets]
     else:
-        html_encoding, html = _encoded(rendered.html, boundary)
+        boundary = boundary_of(message.boundary_key)
         headers.append(("Content-Type", f'multipart/alternative;\r\n boundary="{boundary}"'))
-        body = (
-            f"--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Transfer-Encoding: {encoding}\r\n\r\n{body}"
-            f"\r\n--{boundary}\r\nContent-Type: text/html; charset=utf-8\r\n"
-            f"Content-Transfer-Encoding: {html_encoding}\r\n\r\n{html}"
-            f"\r\n--{boundary}--\r\n"
-        )
+        body = [
+            _part_head(boundary, "plain", text.encoding),
+            text.octets,
+            _part_head(boundary, "html", html.encoding),
+            html.octets,
+            f"\r\n--{boundary}--\r\n".encode(),
+        ]
     head = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    octets = f"{head}\r\n{body}".encode()
+    octets = b"".join([f"{head}\r\n".encode(), *body])
     check(octets, headers)
     return Content(octets, sha256(octets).digest())
 
@@ -128,30 +146,47 @@ def check(octets: bytes, expected: Sequence[tuple[str, str]]) -> None:
     NUL, lines of 998 octets at most, and ASCII but for a `To` of which more was meant: its mail
     travels under SMTPUTF8 alone (RFC 6532 §3.4). Raises `Permanent`; it quotes names, never values.
     """
-    head, found, _ = octets.partition(b"\r\n\r\n")
-    lines = head.decode("utf-8", "replace").replace("\r\n ", " ").split("\r\n")
-    read = [line.partition(": ")[::2] for line in lines]
-    meant = [(name, value.replace("\r\n ", " ")) for name, value in expected]
-    names = [name for name, _ in read]
-    if not found or read != meant or len(set(names)) != len(names) or not HEADERS.issuperset(names):
-        strange = sorted({name for name, _ in meant if name not in HEADERS})
+    # Unfolded, each header has its own line end and no other; then what was meant must be what is
+    # there, up to the empty line.
+    head = "".join([f"{name}: {value}\r\n" for name, value in expected])
+    names = [name for name, _ in expected]
+    if (
+        head.replace("\r\n ", " ").count("\r\n") != len(names)
+        or not octets.startswith(f"{head}\r\n".encode())
+        or len(set(names)) != len(names)
+        or not HEADERS.issuperset(names)
+    ):
+        strange = sorted({name for name in names if name not in HEADERS})
         raise Permanent(
             "the composed mail does not hold exactly the headers meant"
             f"{' (not allowed: ' + ', '.join(strange) + ')' if strange else ''}; it is not sent"
         )
-    ends = octets.count(b"\r\n")
-    if ends != octets.count(b"\r") or ends != octets.count(b"\n") or b"\0" in octets:
+    ends = octets.count(b"\n")
+    if ends != octets.count(b"\r") or ends != octets.count(b"\r\n") or b"\0" in octets:
         raise Permanent("the composed mail holds a bare CR, LF or NUL; it is not sent")
     rest = octets
     if not rest.isascii():
-        for name, value in meant:
+        for name, value in expected:
             if name == "To" and not value.isascii():
                 rest = rest.replace(f"To: {value}\r\n".encode(), b"", 1)
-    if not rest.isascii() or _longest_line(octets) > LONGEST_LINE:
+    if not rest.isascii() or long_line_at(octets) is not None:
         raise Permanent(
-            f"the composed mail has a line of over {LONGEST_LINE} octets or raw 8-bit text;"
+            f"the composed mail has a line of over {MAX_LINE} octets or raw 8-bit text;"
             " it is not sent"
         )
+
+
+def _part_head(boundary: str, kind: str, encoding: str) -> bytes:
+    first = "" if kind == "plain" else "\r\n"
+    return (
+        f"{first}--{boundary}\r\nContent-Type: text/{kind}; charset=utf-8\r\n"
+        f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
+    ).encode()
+
+
+@lru_cache(maxsize=256)
+def _date(second: datetime) -> str:
+    return format_datetime(second.astimezone(UTC))
 
 
 def boundary_of(key: bytes) -> str:
@@ -161,15 +196,16 @@ def boundary_of(key: bytes) -> str:
 
 def unsubscribe_url(sender: Sender, token: str) -> str:
     """`mailto:…?subject=unsubscribe%20TOKEN` (RFC 6068): for the header and the templates alike."""
-    address = _address(sender.unsubscribe_mailto, "the sender's unsubscribe address")
     if _NOT_A_LINE.search(token):
         raise Permanent("an unsubscribe token holds a control character; make it anew")
-    return f"mailto:{_mailto(address)}?subject=unsubscribe%20{quote(token, safe='')}"
+    if not _UNRESERVED.fullmatch(token):
+        token = quote(token, safe="")
+    return f"mailto:{_mailto(sender.unsubscribe_mailto)}?subject=unsubscribe%20{token}"
 
 
 @lru_cache(maxsize=64)
 def _mailto(address: str) -> str:
-    return quote(address, safe="@")
+    return quote(_address(address, "the sender's unsubscribe address"), safe="@")
 
 
 @lru_cache(maxsize=64)
@@ -219,9 +255,11 @@ def _unstructured(text: str, what: str) -> str:
     if _WORDS.fullmatch(text) and "=?" not in text:
         return text if len(text) <= 66 else _folded(text)
     pieces, piece, octets = [], "", 0
+    if len(whole := utf8(text, what)) <= OCTETS_A_WORD:
+        return f"=?utf-8?b?{b64encode(whole).decode()}?="
     for character in text:
-        width = len(_utf8(character, what))
-        if octets + width > 39:  # 64 characters a word: `List-…: ` + 64 stays within 76
+        width = len(character.encode())
+        if octets + width > OCTETS_A_WORD:
             pieces.append(piece)
             piece, octets = "", 0
         piece += character
@@ -245,32 +283,3 @@ def _short(value: str, what: str) -> str:
     if len(value) > 4000:
         raise Permanent(f"{what} is over 4 000 octets long; make it shorter")
     return value
-
-
-def _utf8(text: str, what: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise Permanent(f"{what} holds half a character (a lone surrogate); correct it") from None
-
-
-def _longest_line(octets: bytes) -> int:
-    return max(map(len, octets.split(b"\r\n")))
-
-
-def _encoded(text: str, boundary: str) -> tuple[str, str]:
-    """(transfer encoding, body ending in CRLF); quoted-printable unless plain ASCII will do."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.endswith("\n"):
-        text += "\n"
-    octets = _utf8(text.replace("\n", "\r\n"), "the body")
-    plain = (
-        _longest_line(octets) <= 78
-        and not octets.translate(None, _PLAIN)
-        # Blanks at the end of a line are lost on the way, quoted they are not.
-        and not any(blank in octets for blank in (b" \r\n", b"\t\r\n", boundary.encode()))
-    )
-    if plain:
-        return "7bit", octets.decode("ascii")
-    # The first line end decides how b2a_qp breaks lines; here all of them are CRLF.
-    return "quoted-printable", binascii.b2a_qp(octets, istext=True).decode("ascii")

@@ -103,7 +103,19 @@ def wire_body(content: bytes) -> WireBody:
         content = _BARE.sub(b"\r\n", content)
     if not content.endswith(b"\r\n"):
         content += b"\r\n"
-    _check_lines(content)
+    if (place := long_line_at(content)) is not None:
+        raise Permanent(
+            f"The mail has a line of more than {MAX_LINE} octets at octet {place}; expected "
+            "folded headers and an encoded body. Correct the template and retry the message."
+        )
+    return stuffed(content)
+
+
+def stuffed(content: bytes) -> WireBody:
+    """`wire_body` for content that `content.check` has passed: nothing is looked for again.
+
+    Such content has CRLF for every line end and at its own, and no line that is too long.
+    """
     if b"\r\n." in content:
         content = content.replace(b"\r\n.", b"\r\n..")
     if content.startswith(b"."):
@@ -111,14 +123,13 @@ def wire_body(content: bytes) -> WireBody:
     return WireBody(content)
 
 
-def _check_lines(content: bytes) -> None:
+def long_line_at(content: bytes) -> int | None:
+    """Where the first line of more than 998 octets begins, in what ends with a line end."""
     start, most = 0, MAX_LINE + 2
     # From window to window rather than line by line: a mail of 4 kB has 100 lines and 5 windows.
     while len(content) - start > most:
         end = content.rfind(b"\n", start, start + most)
         if end < 0:
-            raise Permanent(
-                f"The mail has a line of more than {MAX_LINE} octets at octet {start}; expected "
-                "folded headers and an encoded body. Correct the template and retry the message."
-            )
+            return start
         start = end + 1
+    return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from base64 import b64encode
+from pathlib import Path
 
 from tasks.send.channel import Channel
 from tasks.send.outcome import Kind, NotSent, Stage, before_the_dot
@@ -83,12 +84,14 @@ async def _starttls(
 
 async def _auth(channel: Channel) -> NotSent | None:
     credentials = channel.relay.credentials
-    if credentials is None:
+    if credentials is None and channel.relay.token_file is None:
         return None
     channel.stage = Stage.AUTH
     if not channel.is_private:
         return _fault(Stage.AUTH, "the password is not sent without TLS")
     offered = channel.extensions.get("AUTH", "").split()
+    if credentials is None:
+        return await _auth_xoauth2(channel, offered)
     if "PLAIN" in offered:
         token = b64encode("\0".join(("", *credentials)).encode())  # RFC 4616
         return (await channel.command(Stage.AUTH, b"AUTH PLAIN " + token + b"\r\n"))[1]
@@ -107,6 +110,31 @@ async def _auth_login(channel: Channel, username: str, password: str) -> NotSent
         if refusal is None:
             line = b64encode(word.encode()) + b"\r\n"
             refusal = (await channel.command(Stage.AUTH, line, good=good))[1]
+    return refusal
+
+
+async def _auth_xoauth2(channel: Channel, offered: list[str]) -> NotSent | None:
+    """With an access token (Google's and Microsoft's XOAUTH2; the file is read at each connection).
+
+    A token lives for an hour, so one that is refused is a matter of the moment and of whoever keeps
+    it fresh: no stream is paused for it.
+    """
+    relay = channel.relay
+    if "XOAUTH2" not in offered:
+        return _fault(Stage.AUTH, "AUTH XOAUTH2 is not offered")
+    try:
+        token = Path(relay.token_file or "").read_text("ascii").strip()
+    except (OSError, UnicodeError) as error:
+        return NotSent(Stage.AUTH, None, f"the token cannot be read ({type(error).__name__})")
+    if not token or not token.isprintable() or " " in token:
+        return NotSent(Stage.AUTH, None, "the token's file holds no token")
+    said = b64encode(f"user={relay.username}\1auth=Bearer {token}\1\1".encode())
+    reply, refusal = await channel.command(Stage.AUTH, b"AUTH XOAUTH2 " + said + b"\r\n")
+    if reply is not None and reply.code == 334:
+        # The reason, for machines; an empty line asks for the refusal itself.
+        refusal = (await channel.command(Stage.AUTH, b"\r\n"))[1]
+    if refusal is not None and refusal.kind is Kind.STREAM_FAULT:
+        return NotSent(refusal.stage, refusal.reply, refusal.cause, Kind.DEFERRED)
     return refusal
 
 

@@ -71,7 +71,7 @@ class Lane:
 
     Args:
         relay: where to.
-        connections: how many at most.
+        connections: how many at most, where the relay's URL does not say.
         helo_name: how we introduce ourselves.
         reply_wait: seconds to wait after a dot.
         away: seconds that a mail stays away when the relay cannot be reached.
@@ -103,7 +103,11 @@ class Lane:
         self._failures = 0
         self._told = False
         self._seats: list[_Seat] = []
-        self._tasks = [asyncio.create_task(self._serve()) for _ in range(connections)]
+        self._turn = asyncio.Lock()
+        self._next_turn = 0.0
+        self._tasks = [
+            asyncio.create_task(self._serve()) for _ in range(relay.connections or connections)
+        ]
 
     @property
     def open(self) -> bool:
@@ -156,6 +160,16 @@ class Lane:
                 await seat.connection.quit(timeout=1.0)
 
     async def _next(self) -> Mail:
+        if self.relay.rate is None:
+            return await self._taken()
+        # One at a time, so that all but one wait where `take_back` finds them.
+        async with self._turn:
+            mail = await self._taken()
+            await asyncio.sleep(max(0.0, self._next_turn - boottime()))
+            self._next_turn = max(self._next_turn, boottime()) + 1 / self.relay.rate
+            return mail
+
+    async def _taken(self) -> Mail:
         async with self._arrived:
             while True:
                 while not self._queue:

@@ -1,4 +1,4 @@
-"""From a claimed row to a mail ready for the wire: render, compose, compare with what was frozen.
+"""From a claimed row to a mail ready for the wire: compose, compare with what was frozen, sign.
 
 What cannot become a mail is a value too: the store makes the move that it asks for.
 """
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parseaddr
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import text
 
@@ -19,11 +19,15 @@ from tasks.errors import Misconfigured, Permanent
 from tasks.moves.claim import Claimed
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
-from tasks.send.envelope import Envelope, wire_body
+from tasks.send.envelope import Envelope, stuffed, wire_body
 from tasks.send.mail import Mail, Ticket
-from tasks.send.render import Bundle, Rendered, compiled
+from tasks.send.render import Bundle, Rendered
 from tasks.send.settings import SendSettings
+from tasks.send.skeleton import skeleton
 from tasks.send.tokens import unsubscribe_token
+
+if TYPE_CHECKING:
+    from tasks.send.dkim import Keyring
 
 TOKEN_KEY = "k1"
 # The wall time holds for a child with all its rows; a busy machine must not make a row guilty.
@@ -71,12 +75,21 @@ Prepared: TypeAlias = Mail | Unsendable | Dangerous | Changed
 
 
 class Preparer:
-    """Renders and composes for one process; called from many threads."""
+    """Renders, composes and signs for one process; called from many threads.
+
+    Raises:
+        Misconfigured: a DKIM key cannot be used.
+    """
 
     def __init__(self, database: Database, settings: SendSettings) -> None:
         self._database = database
         self._settings = settings
         self._secret = settings.secret_token.get_secret_value().encode()
+        self._keys: Keyring | None = None
+        if settings.dkim_keys:
+            from tasks.send.dkim import Keyring  # late: 8 MB that not every worker needs
+
+            self._keys = Keyring.of(settings.dkim_keys)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -166,8 +179,10 @@ class Preparer:
         try:
             if row.body is not None and row.content_sha256 is not None:
                 octets, sha256 = row.body, row.content_sha256
+                body = wire_body(self._signed(stream, row, octets))
             else:
                 octets, sha256 = self._compose(stream, row, rendered)
+                body = stuffed(self._signed(stream, row, octets))
             if row.maybe_delivered and sha256 != row.content_sha256:
                 return Changed(row)
             sender = self._settings.bounce_address or stream.sender.address
@@ -180,7 +195,7 @@ class Preparer:
                 row.address,
                 sha256,
                 Envelope(sender, row.address),
-                wire_body(octets),
+                body,
                 ticket,
                 octets if stream.may_resend and row.body is None else None,
             )
@@ -190,14 +205,21 @@ class Preparer:
     def _compose(
         self, stream: Stream, row: Claimed, rendered: Rendered | None
     ) -> tuple[bytes, bytes]:
-        if rendered is None:
-            mail = compiled(self.bundle(row.template_version))
-            rendered = mail.render(self.variables(stream, row.id, row.variables))
         facts = Facts(
             row.rfc_message_id, row.address, row.frozen_at, row.effect_key, self._token(row.id)
         )
-        content = compose(rendered, message=facts, sender=stream.sender)
+        if rendered is None:
+            variables = self.variables(stream, row.id, row.variables)
+            laid = skeleton(self.bundle(row.template_version), tuple(variables["sender"].items()))
+            content = laid.compose(variables, message=facts, sender=stream.sender)
+        else:
+            content = compose(rendered, message=facts, sender=stream.sender)
         return content.octets, content.sha256
+
+    def _signed(self, stream: Stream, row: Claimed, octets: bytes) -> bytes:
+        if self._keys is None:
+            return octets
+        return self._keys.sign(octets, stream.sender.address, row.frozen_at) + octets
 
     def _token(self, message_id: int) -> str:
         return unsubscribe_token(self._secret, TOKEN_KEY, message_id)

@@ -3,17 +3,20 @@
 ``smtp://USER:PASSWORD@HOST:PORT?starttls=require|optional|never&ca=FILE`` speaks plain SMTP and
 then STARTTLS (RFC 3207); ``smtps://…`` speaks TLS from the first byte (RFC 8314 §3.3).
 Without ``starttls`` a relay on this machine is spoken to in the clear and any other must offer it.
+``connections=N`` is how many a process holds open, ``rate=N`` how many mails a second it hands over at
+most; ``token=FILE`` logs in by XOAUTH2 with the access token that somebody keeps fresh in FILE.
 """
 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from re import ASCII
 from re import compile as pattern
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tasks.errors import Misconfigured
@@ -23,6 +26,7 @@ Security = Literal["none", "optional", "starttls", "tls"]
 
 EXAMPLE = "smtp://user:password@mail.example.com:587?starttls=require"
 _STARTTLS: dict[str, Security] = {"never": "none", "optional": "optional", "require": "starttls"}
+_OPTIONS = ("starttls", "ca", "connections", "rate", "token")
 _HOST = pattern(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?", ASCII)
 
 
@@ -49,6 +53,9 @@ class Relay:
     password: str | None = field(default=None, repr=False)
     ca_file: str | None = None
     timeouts: Timeouts = Timeouts()
+    connections: int | None = None
+    rate: float | None = None
+    token_file: str | None = None
 
     def __repr__(self) -> str:
         secret = "None" if self.password is None else "***"
@@ -105,7 +112,8 @@ class Relay:
         if port == 0:
             raise _bad("names port 0, where 1 to 65535 may stand")
         options = _options(parts.query)
-        username, password = _credentials(parts.username, parts.password)
+        token_file = options.get("token")
+        username, password = _credentials(parts.username, parts.password, token_file)
         implicit = parts.scheme == "smtps"
         if implicit and "starttls" in options:
             raise _bad("asks for starttls on smtps://, which speaks TLS from the first byte")
@@ -117,6 +125,9 @@ class Relay:
             ca_file=options.get("ca"),
             timeouts=timeouts or Timeouts(),
             security="tls",
+            connections=_limit(options, "connections", whole=True),
+            rate=_limit(options, "rate"),
+            token_file=token_file,
         )
         if implicit:
             return relay
@@ -126,15 +137,7 @@ class Relay:
         security = _STARTTLS[asked]
         if username is not None and security == "none" and not relay.is_loopback:
             raise _bad("would send its password in the clear; say starttls=require")
-        return cls(
-            host=relay.host,
-            port=relay.port,
-            security=security,
-            username=username,
-            password=password,
-            ca_file=relay.ca_file,
-            timeouts=relay.timeouts,
-        )
+        return replace(relay, security=security)
 
 
 def is_loopback_address(host: str) -> bool:
@@ -153,14 +156,33 @@ def _options(query: str) -> dict[str, str]:
     options = dict(pairs)
     if len(options) != len(pairs):
         raise _bad("gives an option twice")
-    if unknown := options.keys() - {"starttls", "ca"}:
-        raise _bad(f"has {len(unknown)} unknown option(s); known are starttls and ca")
-    if options.get("ca") == "":
-        raise _bad("has a ca that names no file")
+    if unknown := options.keys() - set(_OPTIONS):
+        raise _bad(f"has {len(unknown)} unknown option(s); known are {', '.join(_OPTIONS)}")
+    for name in ("ca", "token"):
+        if options.get(name) == "":
+            raise _bad(f"has a {name} that names no file")
     return options
 
 
-def _credentials(username: str | None, password: str | None) -> tuple[str | None, str | None]:
+def _limit(options: Mapping[str, str], name: str, *, whole: bool = False) -> Any:
+    """A limit's number, None where there is none."""
+    given = options.get(name)
+    if given is None:
+        return None
+    form, least, most = (r"\d{1,4}", 1, 2000) if whole else (r"\d{1,6}(\.\d{1,3})?", 0.01, 100_000)
+    number = float(given) if pattern(form, ASCII).fullmatch(given) else 0.0
+    if not least <= number <= most:
+        raise _bad(f"has a {name} that is no number from {least:g} to {most:g}")
+    return int(number) if whole else number
+
+
+def _credentials(
+    username: str | None, password: str | None, token_file: str | None
+) -> tuple[str | None, str | None]:
+    if token_file is not None:
+        if not username or password is not None:
+            raise _bad("has a token, which goes with a user and without a password")
+        return unquote(username), None
     if username is None and password is None:
         return None, None
     if not username or not password:

@@ -9,6 +9,8 @@ Variables of a template: `subscriber.first_name`, `.locale`, `.zone`, `.attribut
 a model filled the slots of a prompt, all of them or none; `event.NAME`, the properties of the event
 that let somebody in, none where another door did. A missing one raises; `| default('…')` is for
 those that may be missing, `| default('…', true)` for empty ones.
+
+A folder a locale (`de/`, `de-AT/`) may hold the mail's parts in another language; see `locales`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from jinja2 import Template, TemplateSyntaxError, UndefinedError, meta
 from jinja2.exceptions import SecurityError
 
 from tasks.errors import Permanent
+from tasks.send import locales
+from tasks.send.inlining import inlined
 from tasks.send.sandbox import Refused, Sandbox, budget
 
 LARGEST_PART = 1_000_000  # characters of a rendered subject, text or html
@@ -34,7 +38,10 @@ LARGEST_SOURCE = 256_000  # characters of one template file
 
 _PARSER = Sandbox({})
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*(/[a-z0-9][a-z0-9-]*)*")
-_PART = re.compile(r"(subject|body)\.txt|body\.html|_base/[a-z0-9][a-z0-9_-]*\.(txt|html)")
+_PART = re.compile(
+    rf"({locales.FOLDER}/)?((subject|body)\.txt|body\.html)|_base/[a-z0-9][a-z0-9_-]*\.(txt|html)"
+)
+_BLANKS = re.compile(r"[ \t]+")
 _UNKNOWN = re.compile(r"'(\w+)' is undefined|has no attribute '(\w+)'")
 
 
@@ -80,6 +87,11 @@ class Bundle:
     def __hash__(self) -> int:
         return hash(self.sha256)
 
+    @cached_property
+    def locales(self) -> tuple[str, ...]:
+        """The locales that it has a folder for, such as ``de`` and ``de-AT``."""
+        return locales.in_parts(self.parts)
+
     def file(self, path: str) -> str:
         """Where `path` is found below `templates/`."""
         return path if path.startswith("_base/") else f"{self.name}/{path}"
@@ -106,6 +118,7 @@ def bundle_from_folder(root: Path, name: str) -> Bundle:
     """Read the mail `name` below `root`, and what it names in `root/_base`.
 
     Line ends become LF, so that the hash does not depend on how git checked the files out.
+    Rules of `<style>` are written into the elements here, once a version and not once a mail.
     `Permanent` names the file (and line) that is missing, unreadable or not a template.
     """
     if not _NAME.fullmatch(name) or not (root / name).is_dir():
@@ -113,6 +126,8 @@ def bundle_from_folder(root: Path, name: str) -> Bundle:
     own = ("subject.txt", "body.txt", "body.html")
     parts: dict[str, str] = {}
     wanted = [path for path in own if path != "body.html" or (root / name / path).exists()]
+    for locale in locales.in_folder(root / name):
+        wanted += [f"{locale}/{path}" for path in own if (root / name / locale / path).exists()]
     while wanted:
         path = wanted.pop()
         if path in parts:
@@ -131,7 +146,8 @@ def bundle_from_folder(root: Path, name: str) -> Bundle:
             ) from None
         parts[path] = source.replace("\r\n", "\n").replace("\r", "\n")
         wanted += _references(Bundle(name, {"subject.txt": "", "body.txt": "", **parts}), path)
-    return Bundle(name, parts)
+    locales.require_whole(name, parts)
+    return Bundle(name, inlined(name, parts))
 
 
 def _references(bundle: Bundle, path: str) -> list[str]:
@@ -176,6 +192,7 @@ class CompiledMail:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        locales.require_whole(bundle.name, bundle.parts)
         self._check_references()
         sandbox = Sandbox(bundle.parts)
         self._templates: dict[str, Template] = {}
@@ -195,14 +212,28 @@ class CompiledMail:
         """The mail for one subscriber.
 
         `variables` are JSON values under `subscriber`, `sender` and `unsubscribe`, `words` where a
-        model filled slots, and `event` where one let them in. Every fault is `Permanent`, with file and line, and never with a value
-        of a variable in it.
+        model filled slots, and `event` where one let them in. Every fault is `Permanent`, with file
+        and line, and never with a value of a variable in it.
         """
         variables = {"words": {}, "event": {}, **variables}
-        subject = re.sub(r"[ \t]+", " ", self._part("subject.txt", variables).strip())
-        text = self._part("body.txt", variables)
-        html = self._part("body.html", variables) if "body.html" in self._templates else None
+        at = self.at(variables)
+        subject = one_line(self._part(f"{at}subject.txt", variables))
+        text = self._part(f"{at}body.txt", variables)
+        page = f"{at}body.html"
+        html = self._part(page, variables) if page in self._templates else None
         return Rendered(subject, text, html)
+
+    @property
+    def places(self) -> list[str]:
+        """What may stand before the names of a mail's parts: nothing, and each of its languages."""
+        return ["", *(f"{locale}/" for locale in self.bundle.locales)]
+
+    def at(self, variables: Mapping[str, object]) -> str:
+        """What stands before the names of this subscriber's parts: ``de/``, or nothing."""
+        subscriber = variables.get("subscriber")
+        wanted = subscriber.get("locale") if isinstance(subscriber, Mapping) else None
+        found = locales.choose(self.bundle.locales, wanted)
+        return f"{found}/" if found else ""
 
     def _part(self, path: str, variables: Mapping[str, object]) -> str:
         template = self._templates[path]
@@ -273,6 +304,11 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[Template, int]]:
         if template is not None:
             yield template, trace.tb_lineno
         trace = trace.tb_next
+
+
+def one_line(subject: str) -> str:
+    """A rendered subject, stripped, its runs of blanks made one."""
+    return _BLANKS.sub(" ", subject.strip())
 
 
 def compile(bundle: Bundle) -> CompiledMail:

@@ -35,6 +35,7 @@ class Service:
                 f"mail would leave through {found['default']} as {settings.sender_address}; "
                 "set DRIPFLEET_SENDER_ADDRESS to an address of yours"
             )
+        preparer = Preparer(database, settings)
         fleet = identity(database)
         # Before any journal is replayed: of an older database its silence would prove nothing.
         seen = Seen.of(settings.journal_dir, fleet)
@@ -42,9 +43,7 @@ class Service:
         replayed = replay_all(database, settings.journal_dir, delivery)
         journal = Journal.create(settings.journal_dir, owner(), fleet)
         self.loop = DeliveryLoop(database, found, settings, delivery, journal, seen)
-        self.store = Store(
-            database, self.loop, Preparer(database, settings), delivery, settings.region or None
-        )
+        self.store = Store(database, self.loop, preparer, delivery, settings.region or None)
         self.drain_wait = settings.drain_wait
         try:
             self.loop.start()

@@ -32,6 +32,10 @@ class SendSettings(BaseSettings):
     unsubscribe_mailto: str = Field(
         "unsubscribe@example.com", description="where List-Unsubscribe mails go"
     )
+    dkim_keys: str = Field(
+        "",
+        description="DOMAIN/SELECTOR=FILE, several parted by blanks; `relay` where the relay signs",
+    )
     secret_token: SecretStr = Field(description="signs the tokens of unsubscribe links")
     journal_dir: Path = Field(Path("var/journals"), description="on a local disk of this machine")
     region: str = Field(

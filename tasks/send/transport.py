@@ -42,6 +42,7 @@ from tasks.send.reply import RawReply, Reply
 __all__ = [
     "OFFERED",
     "SMTPUTF8_UNSUPPORTED",
+    "TOO_LARGE",
     "Accepted",
     "Connection",
     "Deferred",
@@ -63,6 +64,9 @@ __all__ = [
 
 SMTPUTF8_UNSUPPORTED: Final = "smtputf8_unsupported"
 """The cause of a mail refused by us, because its relay does not offer what its recipient needs."""
+
+TOO_LARGE: Final = "larger_than_the_relay_takes"
+"""The cause of a mail refused by us, because its relay said beforehand that it is too large."""
 
 _ENVELOPE = (Stage.MAIL, Stage.RCPT, Stage.DATA)
 _HELO_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-fIPv:.]+\]")
@@ -91,12 +95,14 @@ class _Standing(Enum):
 class Connection:
     """A conversation with one relay; at most one mail in it at any time."""
 
-    __slots__ = ("_channel", "_dirty", "_standing")
+    __slots__ = ("_channel", "_dirty", "_largest", "_standing")
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._dirty = False
         self._standing = _Standing.IDLE
+        size = channel.extensions.get("SIZE", "")
+        self._largest = int(size) if size.isascii() and size.isdigit() else 0  # 0: not said
 
     @classmethod
     async def open(
@@ -157,8 +163,8 @@ class Connection:
     async def offer(self, mail: Envelope, body: WireBody) -> Offered | NotSent:
         """Write envelope and body, and stop before the dot.
 
-        A mail that needs SMTPUTF8 where it is not offered is refused before a byte of it is
-        written; the connection stays fit for the next one.
+        A mail that needs SMTPUTF8 where it is not offered, or is larger than the relay takes
+        (RFC 1870), is refused before a byte of it is written; the connection stays fit for the next.
 
         Raises:
             RuntimeError: if the connection is not idle.
@@ -173,6 +179,9 @@ class Connection:
         if mail.needs_smtputf8 and "SMTPUTF8" not in channel.extensions and channel.fault is None:
             self._standing = _Standing.IDLE
             return NotSent(Stage.MAIL, None, SMTPUTF8_UNSUPPORTED, Kind.REFUSED)
+        if 0 < self._largest < len(body) and channel.fault is None:
+            self._standing = _Standing.IDLE
+            return NotSent(Stage.MAIL, None, TOO_LARGE, Kind.REFUSED)
         refusal = await self._rset() if self._dirty else None
         if refusal is None:
             refusal = await self._envelope(mail, body)

@@ -33,7 +33,7 @@ LOCK_SPACE: Final = 0x656E7472
 LOCK = text("SELECT pg_advisory_xact_lock(:space, hashtext(:key))")
 TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:space, hashtext(:key))")
 TARGET = text("""
-SELECT q.version, q.paused_at, t.class AS stream_class
+SELECT q.version, q.paused_at, q.draining_since, q.drain_reason, t.class AS stream_class
 FROM sequence q JOIN stream t ON t.key = q.stream WHERE q.key = :key FOR SHARE OF q
 """)
 
@@ -98,14 +98,15 @@ def admit(
     if sequence is None:
         return done
     places = room.Places(connection, key, sequence.entry.admission)
-    if places.free <= 0:
+    # Who is refused takes no place, and waits for nothing.
+    draining = target.draining_since is not None
+    n = room.BATCH if draining else min(places.free, room.BATCH)
+    if n <= 0:
         return done
-    rows = connection.execute(
-        room.TAKE,
-        {"key": key, "n": min(places.free, room.BATCH), "stream_class": target.stream_class},
-    ).all()
+    values = {"key": key, "n": n, "stream_class": target.stream_class, "all": draining}
+    rows = connection.execute(room.TAKE, values).all()
     if rows:
-        _Batch(connection, sequence, target.version, rows, done).write(definitions)
+        _Batch(connection, sequence, target, rows, done).write(definitions)
         places.used(len(done.entered))
     return done
 
@@ -117,11 +118,11 @@ class _Batch:
         self,
         connection: Connection,
         sequence: definition.Sequence,
-        version: int,
+        target: Any,
         rows: Sequence[Any],
         done: Admitted,
     ) -> None:
-        self._connection, self._sequence, self._version = connection, sequence, version
+        self._connection, self._sequence, self._target = connection, sequence, target
         self._done = done
         self._rows = rows
         self._known = _known(connection, sequence.entry, rows)
@@ -178,6 +179,7 @@ class _Batch:
             triggered_at=row.triggered_at,
             queued=row.queued or queued,
             waits=row.why in ("active", "cooldown"),
+            draining=self._target.draining_since is not None,
         )
 
     def write(self, definitions: goals.Definitions) -> None:
@@ -217,7 +219,7 @@ class _Batch:
             ENTER,
             {
                 "key": self._sequence.key,
-                "version": self._version,
+                "version": self._target.version,
                 "subscribers": [row.subscriber_id for row in rows],
                 "numbers": [(row.last_no or 0) + 1 for row in rows],
                 "dedupe": [self._keys[row.id] for row in rows],
@@ -250,6 +252,9 @@ class _Batch:
             detail["n"] = str(row.entries)
         if verdict.reason in ("stopped", "suppressed"):
             detail["why"] = str(row.stopped or row.suppressed)
+        if verdict.reason == "draining":
+            detail["since"] = stamp(self._target.draining_since)
+            detail["why"] = str(self._target.drain_reason)
         return room.Refusal(row.subscriber_id, self._sequence.key, verdict.reason, detail)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from schedules.definition import BranchStep, Sequence
 from schedules.expression import Expression
 from schedules.findings import Finding, Located, Path
 from schedules.kinds import ExitRule
+from schedules.reading import suggest
 
 
 def segment_findings(
-    sequence: Sequence, located: Located, segment_exists: Callable[[str], bool]
+    sequence: Sequence,
+    located: Located,
+    segment_exists: Callable[[str], bool],
+    segments: Collection[str] = (),
 ) -> list[Finding]:
     """Return a finding for each segment that is asked for and is not there.
 
@@ -21,23 +25,24 @@ def segment_findings(
         sequence: as the loader read it.
         located: its places, from the same read.
         segment_exists: whether there is a named segment of that key.
+        segments: those that there are, for suggestions.
     """
     found: dict[Finding, None] = {}
     for path, expression in asked(sequence):
         for key in sorted(expression.needs.memberships):
             if not segment_exists(key):
-                found[located.finding(path, _missing(key))] = None
+                found[located.finding(path, _missing(key, segments))] = None
     # A trigger names a segment without an expression.
     named = getattr(getattr(sequence.entry, "trigger", None), "segment", None)
     if isinstance(named, str) and not segment_exists(named):
-        found[located.finding(("entry", "trigger", "segment"), _missing(named))] = None
+        found[located.finding(("entry", "trigger", "segment"), _missing(named, segments))] = None
     return sorted(found)
 
 
-def _missing(key: str) -> str:
+def _missing(key: str, segments: Collection[str]) -> str:
+    move = suggest(key, segments) or "apply its file first, or correct the name"
     return (
-        f"segment {key!r} does not exist: expected one that `dripfleet segment list` names; apply its"
-        " file first, or correct the name"
+        f"segment {key!r} does not exist: expected one that `dripfleet segment list` names; {move}"
     )
 
 

@@ -22,7 +22,8 @@ from tasks.errors import Permanent
 LISTED = text("""
 SELECT q.key, q.title, t.class AS class_, q.topic, q.version, q.paused_at, q.pause_reason,
     coalesce(e.active, 0) AS active, coalesce(e.ended, 0) AS ended,
-    coalesce(c.sent, 0) AS sent, coalesce(c.failed, 0) AS failed, coalesce(c.not_sent, 0) AS not_sent
+    coalesce(c.sent, 0) AS sent, coalesce(c.failed, 0) AS failed, coalesce(c.not_sent, 0) AS not_sent,
+    q.draining_since, q.drain_reason
 FROM sequence q
 JOIN stream t ON t.key = q.stream
 LEFT JOIN (
@@ -65,6 +66,7 @@ class Listed:
         sent: its mails that went out, those assumed sent among them.
         failed: those that could not be.
         not_sent: those that were refused with a reason: suppressed, late, expired, cancelled.
+        draining_since: nobody new comes in since then, for `drain_reason`.
     """
 
     key: str
@@ -79,6 +81,8 @@ class Listed:
     sent: int
     failed: int
     not_sent: int
+    draining_since: dt.datetime | None = None
+    drain_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

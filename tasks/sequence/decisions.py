@@ -11,6 +11,7 @@ Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
     "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "evident",
     "quarantined", "worded", "moved", "edited", "passed", "retimed", "waited", "timed_out", "called",
+    "reopened",
 ]  # fmt: skip
 
 
@@ -52,6 +53,7 @@ _LINES: Final[dict[str, str]] = {
     "moved": "{step}: version {version} has no such step; {then}",
     "edited": "{step}: version {version} changed the wait: it ends {until}, what was waited is counted",
     "passed": "{step}: was passed before an edit moved it, so it is not run again",
+    "reopened": "{step}: version {version} has steps behind the end, so the way goes on here",
     "retimed": "{step}: the zone is {zone} now, so it waits until {until}",
     "waited": "{step}: {event} came, so the way goes on",
     "timed_out": "{step}: {event} did not come in time, so the way goes on",

@@ -23,7 +23,7 @@ BATCH = 5000
 
 # FOR SHARE: a pause that is being written is waited for, so no batch commits behind it.
 TARGET = """
-SELECT q.version, q.paused_at, q.pause_reason, t.class AS stream_class,
+SELECT q.version, q.paused_at, q.pause_reason, q.draining_since, t.class AS stream_class,
     v.definition -> 'entry' AS entry
 FROM sequence q JOIN stream t ON t.key = q.stream
 JOIN sequence_version v ON v.sequence_key = q.key AND v.version = q.version WHERE q.key = :key
@@ -327,11 +327,16 @@ def _batch(
     opened = database.snapshot() if dry_run else database.transaction()
     with opened as connection:
         target = require_open(connection, key, hold=not dry_run)
-        ruled = entry_from_json(target.entry).ruled
+        draining = target.draining_since is not None
+        # Who comes in where nobody new does is judged too, so that each has a reason.
+        ruled = entry_from_json(target.entry).ruled or (draining and not dry_run)
         values = {"key": key, "stream_class": target.stream_class, **parameters}
         if not dry_run:
             values |= {"cause": "hand"} if ruled else {"version": target.version}
         row = connection.execute(statements[ruled][not dry_run], values).one()
+        if dry_run and draining:
+            already = row.already_enrolled
+            return row, replace(_refused(row), already_enrolled=already, refused=row.eligible)
         if not ruled:
             return row, _told(row, dry_run)
         if dry_run or not row.asked:

@@ -14,7 +14,8 @@ from tasks.sequence.outlook import stamp
 from tasks.sequence.verdict import waits_for, why_not
 
 ENTRY = text("""
-SELECT v.definition -> 'entry' AS entry, q.paused_at IS NOT NULL AS paused FROM sequence q
+SELECT v.definition -> 'entry' AS entry, q.paused_at IS NOT NULL AS paused, q.draining_since,
+    q.drain_reason FROM sequence q
 JOIN sequence_version v ON v.sequence_key = q.key AND v.version = q.version WHERE q.key = :key
 """)
 WAITING = text("""
@@ -30,6 +31,7 @@ ACTIVE = text("SELECT count(*) FROM enrollment WHERE sequence_key = :key AND act
 # Of one person; the place in the queue is counted up to where it says nothing more.
 ASKS = text("""
 SELECT r.sequence_key, r.cause, r.asked_at, r.look_at, r.why, q.paused_at IS NOT NULL AS paused,
+    q.draining_since IS NOT NULL AS draining,
     v.definition -> 'entry' AS entry, (
         SELECT count(*) FROM (
             SELECT 1 FROM entry_request o WHERE o.sequence_key = r.sequence_key AND r.why IS NULL
@@ -60,6 +62,7 @@ class Door:
         active: enrollments under way.
         waiting: what requests wait for (`turn`: only that) → how many, the oldest since `since`.
         refused: reason → how often somebody did not come in for it.
+        draining_since: nobody new comes in since then, for `drain_reason`.
     """
 
     key: str
@@ -70,6 +73,8 @@ class Door:
     waiting: dict[str, int] = field(default_factory=dict)
     since: dt.datetime | None = None
     refused: dict[str, int] = field(default_factory=dict)
+    draining_since: dt.datetime | None = None
+    drain_reason: str | None = None
 
 
 def door(connection: Connection, key: str) -> Door:
@@ -94,6 +99,8 @@ def door(connection: Connection, key: str) -> Door:
         {each.why: each.n for each in waiting},
         min((each.since for each in waiting), default=None),
         {each.reason: each.n for each in connection.execute(REFUSED, {"key": key})},
+        row.draining_since,
+        row.drain_reason,
     )
 
 
@@ -140,6 +147,8 @@ def asking_lines(connection: Connection, values: dict[str, Any]) -> list[tuple[s
         said = f"asks to come in since {stamp(row.asked_at)} ({row.cause})"
         if row.paused:
             said += "; waits, since the sequence is paused"
+        elif row.draining:
+            said += "; is refused at the next look, since the sequence takes nobody new"
         elif row.why is not None:
             said += f"; waits {waits_for(row.why, stamp(row.look_at))}"
         elif (limit := _admission(entry_from_json(row.entry))) is not None:

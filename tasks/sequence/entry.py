@@ -11,7 +11,7 @@ import structlog
 from celery import current_app, shared_task
 from kombu.exceptions import ChannelError
 
-from tasks import membership, names, regions
+from tasks import content_work, membership, names, regions
 from tasks.base import FleetTask, database, ring
 from tasks.crashpoint import reached
 from tasks.moves.settings import DeliverySettings, IdentitySettings
@@ -114,7 +114,7 @@ def dispatch() -> dict[str, Any]:
     with database().transaction() as connection:
         silent = store.silent_pools(connection, regions.queues(connection), CANARY_EVERY)
         left = {*store.left_by_churn(connection), *store.waiting_segments(connection)}
-        left |= words.work_of(connection)
+        left |= words.work_of(connection) | content_work.waiting(connection)
         if membership.to_evaluate(connection):
             left.add(names.NAMED_SEGMENTS)
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from schedules.localtime import is_zone, local
 from tasks.errors import Permanent
-from tasks.sequence import entries
+from tasks.sequence import drain, entries
 from tasks.sequence.decisions import sentence
 from tasks.sequence.of_step import about_step
 from tasks.sequence.outlook import Outlook, next_line, stamp
@@ -173,6 +173,7 @@ def explain(
     lines.sort(key=lambda line: line.at)
     told = list(_next(person, suppressions, enrollments, messages, key))
     told += [f"{k}: {said}" for k, said in entries.asking_lines(connection, values)]
+    told += [f"{key}: {found}" for found in (drain.draining(connection, key) if key else ())]
     zone = person.zone if is_zone(person.zone) else None
     if key is None or step_id is None:
         return Explanation(subscriber_id, lines, told, zone)

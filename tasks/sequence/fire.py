@@ -114,7 +114,7 @@ class _Work:
         self._database = database
         self._fire = fire
         self._key = fire.target.get("into") or fire.target.get("sequence")
-        self._selected: tuple[Any, dict[str, Any]] | None = None
+        self._selected: dict[bool, tuple[Any, dict[str, Any]]] = {}
         self._versions = Versions(database)
         self._id = {"key": fire.key, "fire_at": fire.fire_at, "epoch": fire.epoch}
 
@@ -162,7 +162,8 @@ class _Work:
                 return self._end("missed", connection, reason="sequence_paused")
             self._let_go(BLOCKED, connection, waits_for=f"sequence {key}, which is paused")
             return ""
-        ruled = entry_from_json(sequence.entry).ruled
+        # Who comes in where nobody new does is judged too, so that each has a reason.
+        ruled = entry_from_json(sequence.entry).ruled or sequence.draining_since is not None
         statement, chosen = self._audience(ruled)
         values = {
             "key": key,
@@ -193,13 +194,13 @@ class _Work:
 
     def _audience(self, ruled: bool) -> tuple[Any, dict[str, Any]]:
         """The statement that enrolls the next batch, or asks for it, and its condition's parameters."""
-        if self._selected is None:
-            self._selected = (ALL_ASK if ruled else ALL)[True], {}
+        if ruled not in self._selected:
+            self._selected[ruled] = (ALL_ASK if ruled else ALL)[True], {}
             if "segment" in self._fire.target:
                 where, parameters = segment_sql(read(self._fire.target["segment"]))
                 choose = selecting_to_ask if ruled else selecting
-                self._selected = choose(where, write=True), parameters
-        return self._selected
+                self._selected[ruled] = choose(where, write=True), parameters
+        return self._selected[ruled]
 
     def _end(self, state: str, connection: Connection | None = None, **detail: str) -> str:
         if connection is None:

@@ -56,7 +56,8 @@ SELECT DISTINCT d.enrollment_id, d.step_id
 FROM unnest(CAST(:ids AS bigint[]), CAST(:subscribers AS bigint[])) AS r (id, subscriber_id)
 JOIN decision d ON d.subscriber_id = r.subscriber_id AND d.enrollment_id = r.id
 WHERE d.step_id = ANY(:steps)
-  AND d.kind NOT IN ('parked', 'postponed', 'put_off', 'moved', 'edited', 'passed', 'exited')
+  AND d.kind NOT IN
+    ('parked', 'postponed', 'put_off', 'moved', 'edited', 'reopened', 'passed', 'exited')
 """)
 PINNED = text("""
 SELECT count(*) FROM enrollment
@@ -79,6 +80,7 @@ class StepEffect:
         due_now: people there who were to wait, and are due at once.
         mails_24h: mails of this step within 24 hours, if every gate lets them pass and branches go
             their default way.
+        reopened: people who had completed, and go on here.
     """
 
     id: str
@@ -90,6 +92,7 @@ class StepEffect:
     removed: int = 0
     due_now: int = 0
     mails_24h: int = 0
+    reopened: int = 0
 
 
 @dataclass(slots=True)
@@ -101,9 +104,11 @@ class Effect:
         enrolled: the policy of `publish`.
         people: whom it takes over; under `pin` nobody, and `stay` counts them.
         not_begun: those of them before their first step.
-        due_now: those who were to wait, and are due at once.
+        due_now: those who were to wait, or had completed, and are due at once.
         immediate_sends: those of `due_now` whose way has a mail before it has a wait.
         steps: the new version's, in its order, and those that are gone.
+        reopened: people who had completed, and go on behind their end; none of `people`.
+        closed: the file lets them go on, but the sequence takes nobody new.
     """
 
     version: int
@@ -118,6 +123,8 @@ class Effect:
     immediate_sends: int = 0
     mails_24h: int = 0
     steps: list[StepEffect] = field(default_factory=list)
+    reopened: int = 0
+    closed: bool = False
 
 
 def edit(

@@ -29,11 +29,8 @@ WHERE n.event_id = ANY(ARRAY(
 RETURNING n.event_id, n.occurred_at, n.recorded_at, n.subscriber_id, n.name,
     clock_timestamp() - n.occurred_at AS age
 """)
-WAITING = text("""
-SELECT EXISTS (SELECT 1 FROM event_news) OR EXISTS (
-    SELECT 1 FROM sequence q WHERE q.paused_at IS NULL AND EXISTS (
-        SELECT 1 FROM entry_request r
-        WHERE r.sequence_key = q.key AND r.look_at <= (SELECT clock_timestamp())))
+WAITING = text(f"""
+SELECT EXISTS (SELECT 1 FROM event_news) OR EXISTS ({room.OPEN_SQL})
 """)
 
 # Whoever is in a version with an exit rule of that event, unless it happened before they entered.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from schedules.expression.evaluate import Known
 from tasks.sequence.decisions import Decision
@@ -71,6 +71,9 @@ class Taken:
     went: tuple[datetime, ...] = ()
     under_way: int = 0
     rivals: int = 0
+
+
+NOTHING_TAKEN: Final = Taken()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from schedules.prompt import Prompt
 from tasks.errors import Permanent
 from tasks.sequence.migrate import Effect, edit, reused
 from tasks.sequence.prompts import publish_prompts
+from tasks.sequence.reopen import reopen
 
 # The space of the two-argument advisory locks that publishing takes; "publ" as a number.
 LOCK_SPACE = 0x7075626C
@@ -215,7 +216,7 @@ def publish(
     )
     effect = None
     if before is not None:
-        effect = edit(connection, sequence, version, *before, write=True)
+        effect = _edit(connection, sequence, version, before, write=True)
         _require_room(sequence, effect, yes)
     return Published(sequence.key, version, True, templates, effect)
 
@@ -239,8 +240,22 @@ def preview(connection: Connection, loaded: Loaded, bundles: Mapping[str, Templa
         return Published(sequence.key, current.version, False)
     before = _before(connection, loaded, current.version)
     version = current.version + 1
-    effect = edit(connection, sequence, version, *before, write=False)
+    effect = _edit(connection, sequence, version, before, write=False)
     return Published(sequence.key, version, True, effect=effect)
+
+
+def _edit(
+    connection: Connection,
+    new: Sequence,
+    version: int,
+    before: tuple[Sequence, frozenset[str]],
+    *,
+    write: bool,
+) -> Effect:
+    """What becomes of those under way, and of those who have completed."""
+    effect = edit(connection, new, version, *before, write=write)
+    reopen(connection, new, version, *before, effect, write=write)
+    return effect
 
 
 def _before(

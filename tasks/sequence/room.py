@@ -16,14 +16,18 @@ from sqlalchemy import Connection, text
 
 from schedules.entry import Admission
 
-# Sequences in which it is somebody's turn; a paused one keeps all of them waiting.
-OPEN = text("""
+# Sequences in which it is somebody's turn; a paused one keeps all of them waiting, one that drains
+# keeps nobody.
+OPEN_SQL: Final = """
 SELECT q.key FROM sequence q
 WHERE q.paused_at IS NULL AND EXISTS (
     SELECT 1 FROM entry_request r
     WHERE r.sequence_key = q.key AND r.look_at <= (SELECT clock_timestamp()))
-ORDER BY q.key
-""")
+UNION SELECT q.key FROM sequence q
+WHERE q.paused_at IS NULL AND q.draining_since IS NOT NULL
+  AND EXISTS (SELECT 1 FROM entry_request r WHERE r.sequence_key = q.key)
+"""
+OPEN = text(f"{OPEN_SQL} ORDER BY 1")
 ASK = text("""
 INSERT INTO entry_request (sequence_key, subscriber_id, cause, event_id, occurred_at)
 SELECT r.sequence_key, r.subscriber_id, :cause, r.event_id, r.occurred_at
@@ -38,7 +42,8 @@ RETURNING id
 TAKE = text("""
 WITH held AS MATERIALIZED (
     SELECT r.* FROM entry_request r
-    WHERE r.sequence_key = :key AND r.look_at <= (SELECT clock_timestamp())
+    WHERE r.sequence_key = :key AND r.look_at <= (
+        SELECT CASE WHEN CAST(:all AS boolean) THEN 'infinity' ELSE clock_timestamp() END)
     ORDER BY r.look_at, r.id LIMIT :n FOR UPDATE SKIP LOCKED)
 SELECT r.id, r.subscriber_id, r.cause, r.event_id, r.occurred_at, r.asked_at, r.why,
     x.properties::text AS properties, s.stopped_reason AS stopped, p.reason AS suppressed,
@@ -68,13 +73,18 @@ FROM unnest(CAST(:ids AS bigint[]), CAST(:looks AS timestamptz[]), CAST(:whys AS
 WHERE r.id = h.id
 """)
 REFUSE = text("""
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:subscribers AS bigint[]), CAST(:keys AS text[]),
+        CAST(:reasons AS text[]), CAST(:details AS text[])) WITH ORDINALITY
+        AS r (subscriber_id, sequence_key, reason, detail, n)),
+counted AS (
+    INSERT INTO refusal_count AS c (sequence_key, reason, shard, n)
+    SELECT sequence_key, reason, pg_backend_pid(), count(*) FROM r GROUP BY 1, 2 ORDER BY 1, 2
+    ON CONFLICT (sequence_key, reason, shard) DO UPDATE SET n = c.n + excluded.n)
 INSERT INTO entry_refusal AS f (subscriber_id, sequence_key, reason, n, detail)
 SELECT r.subscriber_id, r.sequence_key, r.reason, count(*),
     CAST((array_agg(r.detail ORDER BY r.n DESC))[1] AS jsonb)
-FROM unnest(CAST(:subscribers AS bigint[]), CAST(:keys AS text[]), CAST(:reasons AS text[]),
-            CAST(:details AS text[])) WITH ORDINALITY
-     AS r (subscriber_id, sequence_key, reason, detail, n)
-GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+FROM r GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 ON CONFLICT (subscriber_id, sequence_key, reason) DO UPDATE
 SET n = f.n + excluded.n, last_at = clock_timestamp(), detail = excluded.detail
 """)

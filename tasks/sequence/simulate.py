@@ -1,30 +1,34 @@
-"""A sequence on a virtual clock: the planner's own engine, a relay that only writes down.
+"""Sequences on a virtual clock: the planner's own engine, a relay that only writes down.
 
-What a step does, which gate refuses and when a wait ends is decided by `tasks.sequence.engine`, and
-where that leaves an enrollment by the planner's own `resting_of`. Here is the rest of the world: a
-clock that jumps to whatever comes next, mails that arrive, and people who do with them what
-`Behavior` declares.
+What a step does, which gate refuses and when a wait ends is decided by `tasks.sequence.engine`, where
+that leaves an enrollment by the planner's own `resting_of`, and who comes first at a cap by `taken`.
+Here is the rest of the world: a clock that jumps to whatever comes next, mails that arrive, and people
+who do with them what `Behavior` declares.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from schedules.definition import SendStep, WaitStep
 from schedules.definition import Sequence as Definition
+from schedules.definition import WaitStep
 from schedules.expression.evaluate import Known
 from tasks.sequence.behavior import STOPPED, Behavior, Person, chances, outcome_of, reactions
-from tasks.sequence.engine import Facts, HandOff, Plan, Position, plan
+from tasks.sequence.course import Course, Sent, StepStory, Story
+from tasks.sequence.engine import Facts, HandOff, Position, plan
 from tasks.sequence.judgement import leaves_by
-from tasks.sequence.planned import Taken, Words
+from tasks.sequence.planned import NOTHING_TAKEN, Taken
+from tasks.sequence.standstill import Pause, goes_at, holding, resumed, spans_of
 from tasks.sequence.store import resting_of
+from tasks.sequence.taken import counts_for, turn
 from tasks.sequence.walk import Walk
+
+__all__ = ["Beside", "Pause", "Sent", "StepStory", "Story", "simulate"]
 
 LIFETIME: Final = timedelta(hours=72)
 SLOWEST: Final = 30.0
@@ -34,73 +38,52 @@ _ENDED_BY: Final = {"sent": None, "failed": "refused", "expired": "expired"}
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """A mail that the recording transport took."""
+class Beside:
+    """Another sequence that the same people enter, so much later."""
 
-    at: datetime
-    person: int
-    step_id: str
-
-
-@dataclass(slots=True)
-class StepStory:
-    """What happened at one step.
-
-    Attributes:
-        begun: people who came to it.
-        mails: terminal state → mails of the step.
-        reasons: why there was no mail, or not yet: gate's word → how often.
-        left: reason → people who left the sequence there.
-        standing: people who are there when the time is up.
-        after: times from entry to their arrival here: the quickest, the median, the slowest.
-    """
-
-    id: str
-    begun: int = 0
-    mails: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    left: Counter[str] = field(default_factory=Counter)
-    standing: int = 0
-    after: tuple[timedelta, timedelta, timedelta] | None = None
+    sequence: Definition
+    after: timedelta = timedelta()
 
 
 @dataclass(slots=True)
-class Story:
-    """What a simulation showed.
+class _Somebody:
+    """A subscriber, as every sequence sees them.
 
     Attributes:
-        entered: people who came in before the time was up.
-        ended: reason → people who left, by what they left with.
-        hours: hour (UTC) → mails sent in it.
-        sent: every mail, in the order of time.
-        looks: how often the engine was asked.
+        events: name, when, and the mail that it is of: sequence and step.
+        mails: what they were sent: the course, and when.
     """
 
-    key: str
-    start: datetime
-    until: datetime
-    entered: int = 0
-    steps: list[StepStory] = field(default_factory=list)
-    ended: Counter[str] = field(default_factory=Counter)
-    standing: int = 0
-    hours: Counter[datetime] = field(default_factory=Counter)
-    sent: list[Sent] = field(default_factory=list)
-    looks: int = 0
+    person: Person
+    subscriber: dict[str, Any]
+    topics: dict[str, bool] | None
+    stopped: str | None = None
+    events: list[tuple[str, datetime, str, str]] = field(default_factory=list)
+    mails: list[tuple[Course, datetime]] = field(default_factory=list)
+    ways: list[_Walker] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Walker:
-    """Somebody under way, as rows would have it."""
+    """Somebody's way through one sequence, as its row would have it.
 
-    person: Person
+    Attributes:
+        due: when the planner looks; None while a mail is under way, and while they are held.
+        look: the turn of that look; another one that was foretold does not count.
+    """
+
+    who: _Somebody
+    course: Course
     position: Position
-    subscriber: dict[str, Any]
-    topics: dict[str, bool] | None
+    due: datetime | None
     active: bool = True
-    stopped: str | None = None
-    events: list[tuple[str, datetime, str]] = field(default_factory=list)
+    entered: bool = False
+    held: bool = False
     look: int = 0
-    mailed: list[datetime] = field(default_factory=list)
+
+    @property
+    def mail_is_under_way(self) -> bool:
+        return self.active and self.due is None and not self.held
 
 
 def simulate(
@@ -112,6 +95,8 @@ def simulate(
     seed: int,
     behavior: Behavior | None = None,
     over: timedelta = timedelta(),
+    beside: Sequence[Beside] = (),
+    pauses: Sequence[Pause] = (),
 ) -> Story:
     """Let people walk through a sequence; the same arguments give the same story.
 
@@ -123,238 +108,280 @@ def simulate(
         seed: of everything that is left to chance.
         behavior: what becomes of mails; None: each is sent, and nobody reacts.
         over: people enter evenly over this time; zero: all at once.
+        beside: other sequences that they enter too, and whose mails count for the same caps.
+        pauses: of these sequences, and of streams.
     """
-    return _World(sequence, start, start + timedelta(days=days), seed, behavior or Behavior()).run(
-        people, over
-    )
+    world = _World(start, start + timedelta(days=days), seed, behavior or Behavior(), pauses)
+    return world.run([Beside(sequence), *beside], people, over)
 
 
 class _World:
     def __init__(
-        self, sequence: Definition, start: datetime, until: datetime, seed: int, behavior: Behavior
+        self,
+        start: datetime,
+        until: datetime,
+        seed: int,
+        behavior: Behavior,
+        pauses: Sequence[Pause],
     ) -> None:
-        self._sequence, self._seed, self._behavior = sequence, seed, behavior
-        self._story = Story(sequence.key, start, until)
-        self._steps = {step.id: StepStory(step.id) for step in sequence.steps}
-        # No model is asked: each mail has the template's own words, and waits for no others.
-        self._worded = {
-            step.id: Words(None, "simulated")
-            for step in sequence.steps
-            if isinstance(step, SendStep) and step.personalize is not None
-        }
-        self._after: dict[str, list[timedelta]] = {step.id: [] for step in sequence.steps}
+        self._start, self._until, self._seed, self._behavior = start, until, seed, behavior
+        self._pauses = pauses
         self._turn = 0
-        # (when, turn, what, whom, about what): the turn keeps the order of equal times.
-        self._next: list[tuple[datetime, int, str, _Walker, Any]] = []
+        # (when, who first, turn, what, whom, about what): the turn keeps the order of equals.
+        self._next: list[tuple[datetime, tuple[Any, ...], int, str, Any, Any]] = []
 
-    def run(self, people: Sequence[Person], over: timedelta) -> Story:
-        story = self._story
-        walkers = []
-        for number, person in enumerate(people):
-            at = story.start + over * (number / len(people))
-            if at > story.until:
-                break
-            position = Position(
-                person.id, person.id, 1, None, None, at, zone=person.zone, entered_at=at
+    def run(self, rivals: Sequence[Beside], people: Sequence[Person], over: timedelta) -> Story:
+        all_ = [
+            _Somebody(
+                each, dict(each.subscriber), None if each.topics is None else dict(each.topics)
             )
-            topics = None if person.topics is None else dict(person.topics)
-            walker = _Walker(person, position, dict(person.subscriber), topics)
-            walkers.append(walker)
-            self._push(at, "due", walker, None)
-        story.entered = len(walkers)
-        while self._next and self._next[0][0] <= story.until:
-            at, turn, what, walker, about = heapq.heappop(self._next)
+            for each in people
+        ]
+        courses: list[Course] = []
+        for rival in rivals:
+            course = self._course(rival.sequence, first=not courses)
+            courses.append(course)
+            for number, who in enumerate(all_):
+                at = self._start + rival.after + over * (number / len(all_))
+                # Nobody enters a paused sequence; who asks to waits.
+                at = resumed(course.pauses, at)
+                if at > self._until:
+                    break
+                self._enters(who, course, at)
+        while self._next and self._next[0][0] <= self._until:
+            at, _, turn_, what, whom, about = heapq.heappop(self._next)
             if what == "event":
-                self._happen(walker, at, *about)
-            elif not walker.active or (what == "due" and turn != walker.look):
+                self._happen(whom, at, *about)
+            elif not whom.active or (what == "due" and turn_ != whom.look):
                 continue  # gone, or looked at earlier: an event ended the wait
             elif what == "due":
-                self._look(walker, at)
+                self._look(whom, at)
             else:
-                self._deliver(walker, at, about)
-        self._close(walkers)
+                self._deliver(whom, at, about)
+        for course in courses:
+            there = (way for who in all_ for way in who.ways if way.course is course)
+            course.close(way.position.step_id for way in there if way.active and way.entered)
+        story = courses[0].story
+        story.beside = [course.story for course in courses[1:]]
         return story
 
-    def _push(self, at: datetime, what: str, walker: _Walker, about: Any) -> None:
-        self._turn += 1
-        if what == "due":
-            walker.look = self._turn
-        heapq.heappush(self._next, (at, self._turn, what, walker, about))
+    def _course(self, sequence: Definition, *, first: bool) -> Course:
+        own = (pause for pause in self._pauses if pause.sequence == sequence.key)
+        stream = (
+            pause for pause in self._pauses
+            # Each class has the stream of its name.
+            if pause.sequence is None and pause.stream == sequence.class_
+        )  # fmt: skip
+        story = Story(sequence.key, self._start, self._until)
+        prefix = "" if first else f"{sequence.key}/"
+        spans = spans_of(own, self._start), spans_of(stream, self._start)
+        return Course(sequence, story, prefix, *spans)
 
-    def _look(self, walker: _Walker, now: datetime) -> None:
+    def _enters(self, who: _Somebody, course: Course, at: datetime) -> None:
+        id_, zone = who.person.id, who.person.zone
+        position = Position(id_, id_, 1, None, None, at, zone=zone, entered_at=at)
+        way = _Walker(who, course, position, at)
+        who.ways.append(way)
+        self._push(at, "due", way, None)
+
+    def _push(self, at: datetime, what: str, whom: Any, about: Any) -> None:
+        self._turn += 1
+        first: tuple[Any, ...] = (0,)
+        if what == "due":
+            whom.look = self._turn
+            # As in a batch of the planner: what happened is known, and who wants a slot is in turn.
+            sequence, position = whom.course.sequence, whom.position
+            mine = turn(sequence, position.due_at, position.enrollment_id)
+            first = (1, *mine) if whom.course.capped else (2,)
+        heapq.heappush(self._next, (at, first, self._turn, what, whom, about))
+
+    def _look(self, way: _Walker, now: datetime) -> None:
         """What the planner does with a due enrollment."""
-        self._story.looks += 1
-        made = plan(
-            self._sequence, walker.position, self._facts(walker, now), message_lifetime=LIFETIME
-        )
-        self._tell(walker, made, now)
-        resting = resting_of(walker.person.id, made)
-        walker.position = replace(
-            walker.position,
-            step_id=resting.step_id or walker.position.step_id,
+        course, who = way.course, way.who
+        if not way.entered:
+            if who.stopped is not None:  # who may get no mail does not come in
+                way.active = False
+                return
+            way.entered = True
+            course.story.entered += 1
+        course.story.looks += 1
+        made = plan(course.sequence, way.position, self._facts(way, now), message_lifetime=LIFETIME)
+        course.tell(way.position, way.held, made, now)
+        resting = resting_of(who.person.id, made)
+        way.position = replace(
+            way.position,
+            step_id=resting.step_id or way.position.step_id,
             started_at=now if resting.started else None,
-            due_at=resting.due_at or now,
+            due_at=resting.due_at or resting.parked_from or now,
             rule=resting.wait_rule,
             outcome=None,
             outcome_reason=None,
         )
+        way.due, way.held = resting.due_at, resting.parked_from is not None
         if made.update is not None:
-            walker.subscriber |= made.update.attributes
+            who.subscriber |= made.update.attributes
             if made.update.topics:
-                walker.topics = (walker.topics or {}) | dict(made.update.topics)
+                who.topics = (who.topics or {}) | dict(made.update.topics)
         if resting.end_reason is not None:
-            self._leave(walker, resting.end_reason)
+            self._leave(way, resting.end_reason)
         elif isinstance(made.rest, HandOff):
-            self._hand_off(walker, made.rest, now)
+            self._hand_off(way, made.rest, now)
+        elif way.held:
+            self._push(resumed(course.pauses, now), "due", way, None)
         elif resting.due_at is not None:
-            self._push(max(resting.due_at, now), "due", walker, None)
+            self._push(max(resting.due_at, now), "due", way, None)
 
-    def _facts(self, walker: _Walker, now: datetime) -> Facts:
+    def _facts(self, way: _Walker, now: datetime) -> Facts:
         """What the planner would have read of somebody."""
-        topic = self._sequence.topic
-        opted_in = True if walker.topics is None or topic is None else walker.topics.get(topic)
-        happened = frozenset(name for name, _, _ in walker.events)
-        known = self._known(walker, now) if self._sequence.needs else None
+        who, course = way.who, way.course
+        sequence, topic = course.sequence, course.sequence.topic
+        opted_in = True if who.topics is None or topic is None else who.topics.get(topic)
+        entered_at = way.position.entered_at
+        happened = frozenset(
+            name for name, at, _, _ in who.events if entered_at is None or at > entered_at
+        )
+        known = self._known(way, now) if sequence.needs else None
+        over: tuple[tuple[datetime, datetime], ...] = ()
+        if sequence.pause == "freeze":
+            over = tuple(span for span in course.pauses if span[1] <= now)
         return Facts(
-            now, False, walker.stopped, opted_in, happened, known,
-            words=self._worded, taken=Taken(tuple(walker.mailed)), awaited=self._awaited(walker),
-        )  # fmt: skip
+            now,
+            holding(course.pauses, now) is not None,
+            who.stopped,
+            opted_in,
+            happened,
+            known,
+            words=course.words,
+            taken=self._taken(way, now) if course.capped else NOTHING_TAKEN,
+            pauses=over,
+            awaited=self._awaited(way),
+        )
 
-    def _awaited(self, walker: _Walker) -> frozenset[str]:
+    def _taken(self, way: _Walker, now: datetime) -> Taken:
+        """The slots of its cap that the mails of all sequences have taken, and who comes first."""
+        sequence, who = way.course.sequence, way.who
+        went = tuple(at for course, at in who.mails if counts_for(sequence, course.sequence))
+        others = [
+            other for other in who.ways
+            if other is not way and counts_for(sequence, other.course.sequence)
+        ]  # fmt: skip
+        mine = turn(sequence, way.position.due_at, who.person.id)
+        before = (
+            other for other in others
+            if other.active and other.due is not None and other.due <= now
+            and holding(other.course.pauses, now) is None
+            and turn(other.course.sequence, other.due, who.person.id) < mine
+        )  # fmt: skip
+        under_way = sum(other.mail_is_under_way for other in others)
+        return Taken(went, under_way, sum(1 for _ in before))
+
+    def _awaited(self, way: _Walker) -> frozenset[str]:
         """The waits whose event has come: of that step's mail, else since the wait began."""
         found = set()
-        for step in self._sequence.steps:
-            if not isinstance(step, WaitStep) or step.until_event is None:
-                continue
-            rule, position = step.until_event, walker.position
-            began = position.started_at if position.step_id == step.id else None
-            for name, at, of in walker.events:
-                counts = of == rule.of if rule.of is not None else began is not None and at > began
+        for step_id, rule in way.course.waits:
+            position = way.position
+            began = position.started_at if position.step_id == step_id else None
+            for name, at, of_sequence, of in way.who.events:
+                counts = began is not None and at > began
+                if rule.of is not None:
+                    counts = (of_sequence, of) == (way.course.sequence.key, rule.of)
                 if name == rule.event and counts:
-                    found.add(step.id)
+                    found.add(step_id)
         return frozenset(found)
 
-    def _known(self, walker: _Walker, now: datetime) -> Known:
-        needs = self._sequence.needs
+    def _known(self, way: _Walker, now: datetime) -> Known:
+        who, needs = way.who, way.course.sequence.needs
         lasts: dict[str, datetime] = {}
-        for name, at, _ in walker.events:
+        for name, at, _, _ in who.events:
             lasts[name] = max(at, lasts.get(name, at))
         counts = {
             (name, within): sum(
                 1
-                for event, at, _ in walker.events
+                for event, at, _, _ in who.events
                 if event == name and (not within or at > now - within)
             )
             for name, within in needs.counts
         }
         scores = {
-            (name, age): Decimal(str(walker.person.scores[name]))
+            (name, age): Decimal(str(who.person.scores[name]))
             for name, age in needs.scores
-            if name in walker.person.scores
+            if name in who.person.scores
         }
-        topics = walker.topics
+        topics = who.topics
         if topics is None:
             topics = dict.fromkeys(needs.topics, True)
-        return Known(now, walker.subscriber, counts, lasts, scores, walker.person.segments, topics)
+        return Known(now, who.subscriber, counts, lasts, scores, who.person.segments, topics)
 
-    def _hand_off(self, walker: _Walker, rest: HandOff, now: datetime) -> None:
-        draws = chances(self._seed, walker.person.id, rest.step_id)
-        ready = now + timedelta(seconds=SLOWEST * draws[6])
-        # As ARM has it: within the spans, or at the start of the next one.
-        at = next((max(ready, begin) for begin, end in rest.allowed if ready < end), None)
-        if at is None or at >= rest.expires_at:
-            self._push(rest.expires_at, "mail", walker, (rest.step_id, "expired", False, draws))
+    def _hand_off(self, way: _Walker, rest: HandOff, now: datetime) -> None:
+        course = way.course
+        draws = chances(self._seed, way.who.person.id, course.prefix + rest.step_id)
+        at = goes_at(
+            now + timedelta(seconds=SLOWEST * draws[6]),
+            now,
+            rest.expires_at,
+            rest.allowed,
+            course.pauses,
+            course.stream,
+            freeze=course.sequence.pause == "freeze",
+        )
+        if at is None:
+            expired = (rest.step_id, "expired", False, draws)
+            self._push(resumed(course.pauses, rest.expires_at), "mail", way, expired)
             return
-        self._push(at, "mail", walker, (rest.step_id, *outcome_of(self._behavior, draws), draws))
+        self._push(at, "mail", way, (rest.step_id, *outcome_of(self._behavior, draws), draws))
 
-    def _deliver(self, walker: _Walker, at: datetime, about: Any) -> None:
+    def _deliver(self, way: _Walker, at: datetime, about: Any) -> None:
         """The reply of the relay: it is written down, and its reader does something."""
         step_id, state, bounced, draws = about
-        self._steps[step_id].mails[state] += 1
+        who, course = way.who, way.course
+        course.mailed(who.person.id, step_id, state, at)
         if state == "sent":
-            self._story.sent.append(Sent(at, walker.person.id, step_id))
-            self._story.hours[at.replace(minute=0, second=0, microsecond=0)] += 1
-            walker.mailed.append(at)
-            for when, name in reactions(
-                self._behavior, self._seed, walker.person.id, step_id, draws, at
+            who.mails.append((course, at))
+            name = course.prefix + step_id
+            for when, event in reactions(
+                self._behavior, self._seed, who.person.id, name, draws, at
             ):
-                self._push(when, "event", walker, (name, step_id))
+                self._push(when, "event", who, (event, course.sequence.key, step_id))
         if bounced:
-            walker.stopped = "hard_bounce"
-        walker.position = replace(
-            walker.position,
+            who.stopped = "hard_bounce"
+        way.position = replace(
+            way.position,
             due_at=at,
             outcome=state,
             outcome_reason=_ENDED_BY[state],
             hard_bounce=bounced,
         )
-        self._push(at, "due", walker, None)
+        way.due = at
+        self._push(at, "due", way, None)
 
-    def _happen(self, walker: _Walker, at: datetime, name: str, step_id: str) -> None:
+    def _happen(self, who: _Somebody, at: datetime, name: str, key: str, step_id: str) -> None:
         """An event, which may end a wait, or the way of somebody at once: a stop, an exit rule."""
-        walker.events.append((name, at, step_id))
-        if not walker.active:
-            return
+        who.events.append((name, at, key, step_id))
         if name == STOPPED:
-            walker.stopped = STOPPED
-            self._leave(walker, STOPPED)
-            return
+            who.stopped = STOPPED
+        for way in who.ways:
+            if not way.active or not way.entered:
+                continue
+            if name == STOPPED:
+                self._leave(way, STOPPED)
+            else:
+                self._heard(way, at, name)
+
+    def _heard(self, way: _Walker, at: datetime, name: str) -> None:
+        sequence = way.course.sequence
         facts = Facts(at, happened=frozenset((name,)))
-        walk = Walk(self._sequence, walker.position, facts, LIFETIME, at, spread=False)
-        for rule in self._sequence.exits:
+        walk = Walk(sequence, way.position, facts, LIFETIME, at, spread=False)
+        for rule in sequence.exits:
             if rule.event == name and leaves_by(walk, rule) is not None:
-                self._leave(walker, rule.reason)
+                self._leave(way, rule.reason)
                 return
-        here = self._sequence.step(walker.position.step_id or "")
-        waits = isinstance(here, WaitStep) and walker.position.started_at is not None
-        if waits and here is not None and here.id in self._awaited(walker):
-            self._push(at, "due", walker, None)
+        here = sequence.step(way.position.step_id or "")
+        waits = isinstance(here, WaitStep) and way.position.started_at is not None
+        # Who is held is looked at when the pause is over.
+        if waits and not way.held and here is not None and here.id in self._awaited(way):
+            way.due = at
+            self._push(at, "due", way, None)
 
-    def _leave(self, walker: _Walker, reason: str) -> None:
-        walker.active = False
-        self._story.ended[reason] += 1
-        step = walker.position.step_id
-        if step in self._steps:
-            self._steps[step].left[reason] += 1
-
-    def _tell(self, walker: _Walker, made: Plan, now: datetime) -> None:
-        """Count what was decided: who came to which step, and what the gates said."""
-        begun = dict.fromkeys(
-            decision.step_id for decision in made.decisions
-            if decision.kind in _BEGINS and decision.step_id in self._steps
-        )  # fmt: skip
-        again = walker.position.step_id if walker.position.started_at is not None else None
-        waits = walker.position.rule is not None and walker.position.started_at is None
-        for step_id in begun:
-            postponed = waits and step_id == walker.position.step_id
-            if step_id is not None and step_id != again and not postponed:
-                self._steps[step_id].begun += 1
-                entered_at = walker.position.entered_at or now
-                self._after[step_id].append(now - entered_at)
-        for decision in made.decisions:
-            step = self._steps.get(decision.step_id or "")
-            if step is not None and decision.kind in ("postponed", "not_sent", "parked"):
-                step.reasons[decision.reason] += 1
-        for each in made.non_sends:
-            self._steps[each.step_id].mails[each.state] += 1
-
-    def _close(self, walkers: Iterable[_Walker]) -> None:
-        story = self._story
-        for walker in walkers:
-            if walker.active:
-                story.standing += 1
-                step = walker.position.step_id
-                if step in self._steps:
-                    self._steps[step].standing += 1
-        for step_id, spans in self._after.items():
-            if spans:
-                spans.sort()
-                self._steps[step_id].after = (spans[0], spans[len(spans) // 2], spans[-1])
-        story.steps = list(self._steps.values())
-
-
-_BEGINS: Final = frozenset(
-    {"handed_off", "not_sent", "waiting", "date_past", "no_date", "branched", "updated", "postponed",
-     "exited"}
-)  # fmt: skip
-"""Decisions by which somebody has come to a step."""
+    def _leave(self, way: _Walker, reason: str) -> None:
+        way.active = False
+        way.course.left(way.position.step_id, reason)

@@ -32,13 +32,11 @@ from tasks.sequence.engine import (
     Wait,
     plan,
 )
-from tasks.sequence.planned import Taken
+from tasks.sequence.planned import NOTHING_TAKEN
 
 BATCH = 500
 BUSY_PAUSE = dt.timedelta(seconds=1)
 """Somebody else holds the subscriber: long enough that others get their turn."""
-
-NOTHING_TAKEN = Taken()
 
 DUE = text("""
 WITH held AS MATERIALIZED (

@@ -69,6 +69,25 @@ def capped(sequence: Sequence) -> bool:
     return sequence.limits.cap is not None and sequence.class_ == "marketing"
 
 
+def counts_for(sequence: Sequence, other: Sequence) -> bool:
+    """Tell whether mails of another sequence count for a cap: the rule of the statements above.
+
+    A simulation asks here; a test holds both to the same answers.
+    """
+    cap = sequence.limits.cap
+    if cap is None or other.class_ != "marketing":
+        return False
+    same = other.key == sequence.key
+    if cap.scope == "topic":
+        return other.topic is not None and other.topic == sequence.topic
+    return cap.scope == "all" or same
+
+
+def turn(sequence: Sequence, due_at: dt.datetime, id_: int) -> tuple[int, dt.datetime, str, int]:
+    """Return the place of a due enrollment among those that want the last free slot; the least is first."""
+    return -sequence.priority, due_at, sequence.key, id_
+
+
 def in_turn(due: Iterable[tuple[Any, Sequence]]) -> list[tuple[Any, Sequence]]:
     """Return due enrollments with those of capped sequences first, as they get the last free slot.
 
@@ -77,7 +96,7 @@ def in_turn(due: Iterable[tuple[Any, Sequence]]) -> list[tuple[Any, Sequence]]:
 
     def rank(each: tuple[Any, Sequence]) -> tuple[int, dt.datetime, str, int]:
         row, sequence = each
-        return -sequence.priority, row.due_at, row.sequence_key, row.id
+        return turn(sequence, row.due_at, row.id)
 
     due = list(due)
     counted = sorted((each for each in due if capped(each[1])), key=rank)

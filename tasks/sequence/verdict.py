@@ -17,7 +17,7 @@ LOOK_AGAIN: Final = timedelta(seconds=30)
 
 Reason: TypeAlias = Literal[
     "too_old", "definition", "where", "stopped", "suppressed", "filter", "stale_score", "no_dedupe_key",
-    "duplicate", "older_event", "already_entered", "active", "queued", "max_entries", "cooldown",
+    "duplicate", "older_event", "already_entered", "active", "queued", "max_entries", "cooldown", "draining",
 ]  # fmt: skip
 
 
@@ -38,6 +38,7 @@ class Asking:
         triggered_at: when the event happened that let them in last.
         queued: they wait already for the end of their present entry, by an earlier request.
         waits: this request waits for that, or for what follows on it.
+        draining: the sequence takes nobody new.
     """
 
     now: datetime
@@ -55,6 +56,7 @@ class Asking:
     triggered_at: datetime | None = None
     queued: bool = False
     waits: bool = False
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,14 @@ Verdict: TypeAlias = Enter | Refuse | Hold
 
 def judge(entry: Entry, asking: Asking) -> Verdict:
     """Say of somebody who asks whether they come in now, later, or not, and why."""
+    verdict = _judge(entry, asking)
+    # The last rule, so that it counts those alone whom all the others would let in.
+    if asking.draining and not isinstance(verdict, Refuse):
+        return Refuse("draining")
+    return verdict
+
+
+def _judge(entry: Entry, asking: Asking) -> Verdict:
     if not asking.where:
         return Refuse("where")
     if asking.stopped:
@@ -155,6 +165,7 @@ _REFUSED: Final[dict[str, str]] = {
     "active": "is in it still (while_active: ignore)",
     "queued": "waits already for the end of the present entry (while_active: queue_one)",
     "max_entries": "has entered {n} times, which is the most there is (max_entries)",
+    "draining": "the sequence takes nobody new since {since} ({why})",
     "cooldown": "left it too short a time ago; may enter again from {until} (cooldown)",
 }
 _WAITS: Final[dict[str, str]] = {

@@ -64,7 +64,9 @@ FROM (SELECT e.due_at FROM enrollment e WHERE e.due_at <= (SELECT clock_timestam
 OUTCOMES = text("""
 SELECT sequence_key, outcome::text AS outcome, sum(n)::bigint AS n FROM counter GROUP BY 1, 2
 """)
-SEQUENCES = text("SELECT key, version, paused_at, pause_reason FROM sequence ORDER BY key")
+SEQUENCES = text("""
+SELECT key, version, paused_at, pause_reason, draining_since, drain_reason FROM sequence ORDER BY key
+""")
 POOLS = text("""
 SELECT pool, count(*) FILTER (WHERE seen_at > clock_timestamp() - interval '90 seconds') AS workers,
     extract(epoch FROM clock_timestamp() - max(seen_at))::float8 AS seen_ago
@@ -100,6 +102,7 @@ class SequenceView:
     """A sequence: people in it (`waiting` for a time, `held` by a pause), and its mails' ends.
 
     `asking`: requests to come in that are not answered yet; `sequence door` says what they wait for.
+    `draining_since`: nobody new comes in since then.
     """
 
     key: str
@@ -114,6 +117,8 @@ class SequenceView:
     failed: int
     not_sent: int
     asking: int = 0
+    draining_since: dt.datetime | None = None
+    drain_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +271,8 @@ def _sequence(row: Any, people: Any, ends: dict[str, int], asking: int) -> Seque
         failed=ends.get("failed", 0),
         not_sent=_not_sent(ends),
         asking=asking,
+        draining_since=row.draining_since,
+        drain_reason=row.drain_reason,
     )
 
 

@@ -2,10 +2,11 @@
 
     python -m tests.bench.live_edit [--people 100000] [--json]
 
-Three edits one after the other: a wait is made shorter, a step is taken out, a step is added. Each is
-counted first and then done; the figures are printed only if both agree, if the planner then makes
-the mails that were foretold, and if nobody has two of a step. Beside each stands the time that
-Postgres takes for one bare UPDATE of the same rows.
+Four edits one after the other: a wait is made shorter, a step is taken out, a step is added, and steps
+are put behind the end for those who have completed (`finished: reopen`). Each is counted first and then
+done; the figures are printed only if both agree, if the planner then makes the mails that were foretold,
+and if nobody has two of a step. Beside each stands the time that Postgres takes for one bare UPDATE of
+the same rows, and the seconds of processor time that plan and apply took, of Postgres and of ours.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tasks.moves.settings import IdentitySettings
 from tasks.send.render import Bundle
 from tasks.sequence.publish import Published, preview, publish
 from tasks.sequence.store import Planner
+from tests.bench.cpu_time import OURSELVES, cpu_seconds, used_between
 from tests.bench.due_mails import bring_in
 from workers.cli.render import number, say
 from workers.embedded.postgres import EmbeddedPostgres
@@ -43,18 +45,30 @@ class: marketing
 topic: product-news
 timezone: {{source: subscriber, fallback: Europe/Berlin}}
 entry: {{manual: true}}
+publish: {{finished: reopen}}
 steps:
   - {{id: hello, send: {{template: bench/mail}}}}
   - {{id: wait, wait: {{delay: {wait}}}}}
 {middle}  - {{id: local, wait: {{calendar_days: 2, at: "09:30"}}}}
 {added}  - {{id: last, send: {{template: bench/mail}}}}
-"""
+{behind}"""
 MIDDLE = "  - {id: nudge, send: {template: bench/mail}}\n  - {id: rest, wait: {delay: 9d}}\n"
 ADDED = "  - {id: offer, send: {template: bench/mail}}\n  - {id: pause, wait: {delay: 1d}}\n"
+BEHIND = "  - {id: after, wait: {delay: 1d}}\n  - {id: thanks, send: {template: bench/mail}}\n"
+
+
+def file(wait: str, middle: str, added: str = "", behind: str = "") -> str:
+    """The sequence, with these parts."""
+    return FILE.format(wait=wait, middle=middle, added=added, behind=behind)
+
+
+NUDGE = MIDDLE.splitlines(True)[0]
+REOPENED = "steps are put behind the end"
 EDITS = (
-    ("a wait is made shorter", FILE.format(wait="1d", middle=MIDDLE, added="")),
-    ("a step is taken out", FILE.format(wait="1d", middle=MIDDLE.splitlines(True)[0], added="")),
-    ("a step is added", FILE.format(wait="1d", middle=MIDDLE.splitlines(True)[0], added=ADDED)),
+    ("a wait is made shorter", file("1d", MIDDLE)),
+    ("a step is taken out", file("1d", NUDGE)),
+    ("a step is added", file("1d", NUDGE, ADDED)),
+    (REOPENED, file("1d", NUDGE, ADDED, BEHIND)),
 )
 ENROLL = text("""
 INSERT INTO enrollment (sequence_key, sequence_version, subscriber_id, due_at)
@@ -71,7 +85,13 @@ FROM (SELECT id, (ARRAY['wait', 'rest', 'local'])[1 + subscriber_id % 3] AS step
       FROM enrollment WHERE subscriber_id % 10 <> 0) w
 WHERE enrollment.id = w.id
 """)
-BARE = text("UPDATE enrollment SET sequence_version = sequence_version WHERE active")
+COMPLETE = text("""
+UPDATE enrollment e SET step_id = 'last', active = false, end_reason = 'completed', due_at = NULL,
+    ended_at = clock_timestamp(), wait_rule = NULL
+WHERE e.active AND NOT EXISTS (
+    SELECT 1 FROM message m WHERE m.enrollment_id = e.id AND m.terminal_at IS NULL)
+""")
+BARE = text("UPDATE enrollment SET sequence_version = sequence_version")
 TWICE = text("""
 SELECT count(*) FROM (
     SELECT 1 FROM message GROUP BY enrollment_id, step_id HAVING count(*) > 1) x
@@ -90,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             database = Database(server.url)
             migrate(database)
-            figures = measure(database, args.people)
+            figures = measure(database, args.people, server.pid)
             database.close()
         finally:
             server.stop(immediate=True)
@@ -99,14 +119,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(database: Database, people: int) -> list[dict[str, Any]]:
-    """Bring people in, edit three times, and return the figures of each edit.
+def measure(database: Database, people: int, postgres: int) -> list[dict[str, Any]]:
+    """Bring people in, edit four times, and return the figures of each edit.
 
     Raises:
         AssertionError: `apply` did something else than `plan` said.
     """
     bring_in(database, people)
-    apply(database, FILE.format(wait="3d", middle=MIDDLE, added=""))
+    apply(database, file("3d", MIDDLE))
     identity = IdentitySettings(secret_message_id=SecretStr("of the benchmark"))
     planner = Planner(database, identity, timedelta(days=3))
     with database.transaction() as connection:
@@ -118,18 +138,24 @@ def measure(database: Database, people: int) -> list[dict[str, Any]]:
         connection.execute(PUT)
     with database.raw() as connection_:
         connection_.execute("VACUUM ANALYZE enrollment")
-    figures = []
+    figures, finished = [], 0
+    processes = {"postgres": postgres}
     for name, source in EDITS:
-        began = time.perf_counter()
+        if name == REOPENED:
+            with database.transaction() as connection:
+                finished = connection.execute(COMPLETE).rowcount
+        before, began = cpu_seconds(processes), time.perf_counter()
         with database.snapshot() as connection:
             said = preview(connection, reads(source, "bench.yaml"), {MAIL.name: MAIL}).effect
         counted = time.perf_counter() - began
         began = time.perf_counter()
         done = apply(database, source).effect
         applied = time.perf_counter() - began
+        spent = used_between(before, cpu_seconds(processes))
         assert said is not None and done is not None
         # The clock went on between the two: who was about to be due may be due by then.
         assert abs(said.due_now - done.due_now) <= people / 1000 and said.moved == done.moved
+        assert said.reopened == done.reopened == (finished if name == REOPENED else 0)
         began = time.perf_counter()
         with database.transaction() as connection:
             connection.execute(BARE)
@@ -142,12 +168,21 @@ def measure(database: Database, people: int) -> list[dict[str, Any]]:
             assert connection.execute(TWICE).scalar_one() == 0
         say(
             f"{name}: {number(done.people)} people, {number(done.moved)} moved,"
-            f" {number(done.retimed)} retimed, {number(done.due_now)} due now; plan {counted:.1f} s,"
-            f" apply {applied:.1f} s, {applied / bare:.1f} times a bare UPDATE of the rows"
+            f" {number(done.retimed)} retimed, {number(done.reopened)} reopened,"
+            f" {number(done.due_now)} due now; plan {counted:.1f} s, apply {applied:.1f} s,"
+            f" {applied / bare:.1f} times a bare UPDATE of the rows; processor of both:"
+            f" {spent[OURSELVES]:.1f} s ours, {spent['postgres']:.1f} s Postgres"
         )
         told = {key: value for key, value in asdict(done).items() if key != "steps"}
         figures.append(
-            {"edit": name, **told, "plan_s": counted, "apply_s": applied, "bare_s": bare}
+            {
+                "edit": name,
+                **told,
+                "plan_s": counted,
+                "apply_s": applied,
+                "bare_s": bare,
+                "cpu": spent,
+            }
         )
     return figures
 

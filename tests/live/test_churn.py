@@ -40,10 +40,11 @@ from tasks.churn import (
 from tasks.churn.artifact import Refused
 from tasks.churn.contest import TooLittle
 from tasks.churn.features import SeesTheFuture
-from tasks.churn.kinds import CHURN, CLV, ENGAGEMENT, named
+from tasks.churn.kinds import CHURN, CLV, ENGAGEMENT, KINDS, named
 from tasks.churn.settings import ChurnSettings
 from tasks.churn.training import Options
 from tasks.errors import Permanent
+from tasks.sequence.unseen import OURS
 from tests.live import cdnow, seeds
 from workers.celery import build
 from workers.settings import RedisSettings
@@ -52,6 +53,10 @@ QUICK = Options(kinds=("logistic",))
 LAST = dt.datetime(1998, 6, 30, tzinfo=dt.UTC)
 CUTOFF = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 SETTINGS = ChurnSettings()
+
+
+def test_who_checks_a_sequence_knows_the_scores_that_are_made_here() -> None:
+    assert KINDS.keys() == OURS
 
 
 @pytest.fixture(scope="module")

@@ -180,6 +180,7 @@ def place(stack: Stack) -> Path:
     mail.mkdir(parents=True)
     (mail / "subject.txt").write_text("An offer\n")
     (mail / "body.txt").write_text("For you.\n")
+    (folder / "brief.txt").write_text("New records for the autumn are here. Come and listen.")
     (folder / "theirs.eml").write_text("Subject: An offer\n\nIt ends today.\n")
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").table({"email": ["zoe@example.com"], "orders": [3]})

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 
 from models.session import Database
 from tasks import metrics, regions
+from tasks.sequence import room
 from tests.live.fleet import Fleet
 from workers.metrics.families import FLEET
 from workers.metrics.fleet import FleetCollector
@@ -42,6 +43,38 @@ def by_reason(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
         for sample in family.samples
         if sample.name == "dripfleet_messages_total"
     }
+
+
+ARRIVED = {
+    "segment_members": {"segment": "vip", "state": "unknown"},
+    "segment_edges": {"segment": "vip", "edge": "join"},
+    "segment_took_seconds": {"segment": "vip"},
+    "segment_faults": {"segment": "vip"},
+    "entries_refused": {"sequence": "one-mail", "reason": "filter"},
+    "entries_waiting": {"sequence": "one-mail", "reason": "cooldown"},
+    "sequence_draining": {"sequence": "one-mail"},
+}
+
+
+def arrivals(connection: Connection) -> None:
+    """A segment that is late, one that is new, and people before the door of a sequence."""
+    for statement in (
+        "INSERT INTO segment (key, title, condition, refresh, members, unknown, took, faults, fault,"
+        " evaluated_at, due_at) VALUES ('vip', 'VIP', 'sub.vip', '1h', 9, 2, 0.25, 3, 'x',"
+        " now() - interval '2 h', now() - interval '1 h'),"
+        " ('new', 'N', 'sub.vip', '1h', 0, 0, NULL, 0, NULL, NULL, now() + interval '1 h')",
+        "INSERT INTO segment_edge (segment, subscriber_id, join_no, edge, cause, at)"
+        " SELECT 'vip', id, 1, 'join', 'event', now() - interval '2 h' * (id - 1) FROM"
+        " (SELECT row_number() OVER (ORDER BY id) AS id FROM subscriber) s",
+        "INSERT INTO entry_request (sequence_key, subscriber_id, cause, why)"
+        " SELECT 'one-mail', min(id), 'event', 'cooldown' FROM subscriber",
+        "INSERT INTO event_news (event_id, occurred_at, recorded_at, subscriber_id, name)"
+        " VALUES (1, now(), now() - interval '1 min', 1, 'x')",
+        "UPDATE sequence SET draining_since = now(), drain_reason = 'over'",
+    ):
+        connection.execute(text(statement))
+    for n in (1, 1, 3):
+        room.refuse(connection, [room.Refusal(n, "one-mail", "filter", {})] * n)
 
 
 def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
@@ -76,6 +109,7 @@ def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
             )
         )
         connection.execute(text("INSERT INTO tick VALUES ('upkeep.reap', clock_timestamp())"))
+        arrivals(connection)
     registry = registered(FleetCollector(fleet.database, valkey_url))
     found = {family.name: family for family in registry.collect()}
     assert set(found) == {family.name for family in FLEET}
@@ -84,6 +118,21 @@ def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
         assert found[family.name].samples, f"{family.name} says nothing"
         for sample in found[family.name].samples:
             assert tuple(sample.labels) == family.labels
+    assert {
+        name: registry.get_sample_value(f"dripfleet_fleet_{name}", labels)
+        for name, labels in ARRIVED.items()
+    } == {
+        "segment_members": 2, "segment_edges": 1, "segment_took_seconds": 0.25, "segment_faults": 3,
+        "entries_refused": 5, "entries_waiting": 1, "sequence_draining": 1,
+    }  # fmt: skip
+    of_vip = {"segment": "vip"}
+    age = "dripfleet_fleet_segment_age_seconds"
+    assert registry.get_sample_value(age, of_vip) == pytest.approx(7200, abs=60)
+    overdue = "dripfleet_fleet_segment_overdue_seconds"
+    assert registry.get_sample_value(overdue, of_vip) == pytest.approx(3600, abs=60)
+    assert registry.get_sample_value(overdue, {"segment": "new"}) == 0
+    heard = "dripfleet_fleet_event_oldest_seconds"
+    assert registry.get_sample_value(heard) == pytest.approx(60, abs=30)
     worded = {"sequence": "one-mail", "outcome": "model"}
     assert registry.get_sample_value("dripfleet_fleet_words", worded) == 3
     closed = registry.get_sample_value("dripfleet_fleet_model_closed_seconds", {"model": "gpt"})

@@ -141,6 +141,27 @@ def test_one_bad_file_keeps_all_of_them_from_being_applied(
     assert rows(database, "SELECT 1 FROM sequence") == []
 
 
+def test_validate_warns_of_a_name_that_is_near_one_that_was_seen(
+    command: Command, database: Database, topic: None
+) -> None:
+    with database.transaction() as connection:
+        for name in ("signup", "purchase", "purchase"):
+            connection.execute(
+                text("INSERT INTO event (subscriber_id, name, occurred_at) VALUES (1, :n, now())"),
+                {"n": name},
+            )
+        connection.execute(
+            text("INSERT INTO segment_run (segment, artifact) VALUES ('value', 'x')")
+        )
+    rules = "exit:\n  - {event: purhcase, reason: bought}\n  - {event: new, reason: other}\n"
+    Path("near.yaml").write_text(seeds.TWO_MAILS.replace("steps:", f"{rules}steps:"))
+    result = command("sequence", "validate", "near.yaml")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["warnings"][:1] == [
+        "near.yaml:8:13: no event 'purhcase' was ever seen here; did you mean 'purchase'?"
+    ]
+
+
 def test_validate_finds_the_missing_template_and_topic_at_their_place(command: Command) -> None:
     Path("other.yaml").write_text(seeds.TWO_MAILS.replace("test/mail", "test/none"))
     result = command("sequence", "validate", "other.yaml")

@@ -8,7 +8,7 @@ from types import TracebackType
 
 HANG_UP = b"\0hang up"
 SILENCE = b""
-EHLO = b"250-peer.test\r\n250-PIPELINING\r\n250 SIZE 10000000\r\n"
+EHLO = b"250-peer.test\r\n250-PIPELINING\r\n250 SIZE 1000000000\r\n"
 POLITE = {
     "GREETING": b"220 peer.test ESMTP\r\n",
     "EHLO": EHLO,

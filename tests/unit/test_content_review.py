@@ -41,6 +41,11 @@ def test_a_mail_with_nothing_wrong_has_no_notes() -> None:
         ("shop.example.com", "192.0.2.1", ("links", "error")),
         ("#1f2328", "#c0c0c0", ("contrast", "warning")),
         ("<p>", "<script>1</script><p>", ("markup", "error")),
+        ('lang="en"', 'lang="de"', ("language", "warning")),
+        ("<p>", "<table><tr><td>x</td></tr></table><p>", ("tables", "warning")),
+        ("background-color:#ffffff;", "", ("dark mode", "warning")),
+        ("#1f2328", "rgb(192, 192, 192)", ("contrast", "warning")),
+        ("<p>", "<style>p{color:silver}</style><p>", ("contrast", "warning")),
         ("<p>", "<p>" + "x " * 60_000, ("size", "warning")),
     ],
 )
@@ -48,6 +53,17 @@ def test_each_thing_that_a_reader_stumbles_over_is_named(
     old: str, new: str, found: tuple[str, str]
 ) -> None:
     assert found in checks(FINE.replace(old, new, 1))
+
+
+def test_dark_mode_is_looked_at_in_its_own_colors() -> None:
+    rules = "<style>@media (prefers-color-scheme: dark) {{ body {{ background-color: #111111{} }} }}</style>"
+    faint = FINE.replace("</head>", rules.format("") + "</head>")
+    assert ("dark mode", "warning") in checks(faint), "dark ink on a dark ground"
+    assert checks(FINE.replace("</head>", rules.format("; color: #eeeeee") + "</head>")) == set()
+    hidden = faint.replace("<p>", '<p style="display: none">').replace(
+        "<a ", '<a style="color:#fff" '
+    )
+    assert checks(hidden, plain=TEXT) == {("contrast", "warning")}, "what is hidden has no contrast"
 
 
 def test_the_text_part_says_what_the_page_says() -> None:

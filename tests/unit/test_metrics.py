@@ -292,6 +292,6 @@ def test_each_alert_says_what_is_and_names_a_command_that_exists() -> None:
 def test_labels_hold_nothing_that_grows_with_the_mails() -> None:
     few = {
         "task", "end", "stream", "outcome", "reason", "stage", "code", "move", "relay", "queue",
-        "state", "sequence", "step", "pool", "tick", "schedule", "model",
+        "state", "sequence", "step", "pool", "tick", "schedule", "model", "segment", "edge",
     }  # fmt: skip
     assert {label for family in (*PROCESS, *FLEET) for label in family.labels} == few

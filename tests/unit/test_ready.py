@@ -14,7 +14,7 @@ from workers.cli import main
 from workers.cli.render import ExitCode
 
 ROOT = Path(__file__).parents[2]
-WALKS = ROOT / "tests" / "data" / "walks"
+WALKS = ROOT / "tests" / "golden" / "walks"
 READY = {each.key: each for each in ready()}
 WALKED = ("--subscribers", str(WALKS / "people.csv"), "--start", "2026-03-02", "--days", "120")
 DID = ("--over", "2d", "--click", "0.3", "--stop", "0.03", "--bounce", "0.03")

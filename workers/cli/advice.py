@@ -76,6 +76,10 @@ def _paused(view: Mapping[str, Any]) -> Iterator[Advice]:
                 says = f"{kind} {row['key']} is paused: {row['pause_reason']}"
                 # A sequence is paused by people alone, a stream by a relay that refuses us too.
                 yield Advice(says, f"dripfleet {kind} resume {row['key']}", kind == "stream")
+    for row in view["sequences"]:
+        if row.get("draining_since") is not None:
+            says = f"sequence {row['key']} takes nobody new: {row['drain_reason']}"
+            yield Advice(says, f"dripfleet sequence drain {row['key']} --undo")
 
 
 def _late(view: Mapping[str, Any]) -> Iterator[Advice]:

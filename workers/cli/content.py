@@ -1,53 +1,78 @@
-"""`dripfleet content`: a mail looked at before anybody gets it; no model and no server is needed."""
+"""`dripfleet content`: a mail looked at before anybody gets it, without a model or a server.
+
+What a model writes beside the words of a mail stands in `content_draft` and `content_subjects`.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import email
 import email.policy
-from collections.abc import Callable
+import sys
 from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workers.cli.render import ExitCode, emit, plain, say
+from workers.cli import content_draft, content_subjects, content_work
+from workers.cli.content_work import QUEUE, WAIT, have_done, tell_who_wrote
+from workers.cli.render import ExitCode, emit, say
 
 if TYPE_CHECKING:
     from tasks.personalize.comparison import Read
     from tasks.send.render import Rendered
 
-content = typer.Typer(no_args_is_help=True, help="Look at a mail before anybody gets it.")
+content = typer.Typer(
+    no_args_is_help=True, help="Look at mails before anybody gets them, and have some written."
+)
 
 TEMPLATES = typer.Option(
     None, envvar="DRIPFLEET_TEMPLATES", help="Folder of templates; default: those that ship."
 )
 CASE = typer.Option("full", help="Whom to render it for: full, minimal or non-ascii.")
+LOCALE = typer.Option(None, help="Of whom it is rendered for, such as de-AT; picks the folder.")
 PROMPT = typer.Option(None, help="With the first variant of this prompt in its slots.")
 
 
 def register(app: typer.Typer) -> None:
     """Add `dripfleet content`."""
+    content_draft.register(content)
+    content_subjects.register(content)
+    content_work.register(content)
     app.add_typer(content, name="content")
 
 
 @content.command(
     epilog="Examples:\n\ndripfleet content preview win-back/hello\n\n"
-    "dripfleet content preview win-back/hello --prompt win-back/hello --html hello.html"
+    "dripfleet content preview win-back/hello --prompt win-back/hello --html hello.html\n\n"
+    "dripfleet content preview win-back/hello --locale de-AT --golden hello.txt --update"
 )
 def preview(
     template: str = typer.Argument(help="Name of a template, such as win-back/hello."),
     templates: Path | None = TEMPLATES,
     case: str = CASE,
     prompt: str | None = PROMPT,
+    locale: str | None = LOCALE,
     html: Path | None = typer.Option(None, help="Write the HTML part into this file."),
-) -> None:
-    """Show a mail as text, as a made-up subscriber would get it; its HTML part goes into a file."""
+    golden: Path | None = typer.Option(
+        None,
+        help="Compare subject and both parts with this file; exit 3 and a diff if they differ.",
+    ),
+    update: bool = typer.Option(False, "--update", help="Write the file of --golden instead."),
+) -> int:
+    """Show a mail as text, as a made-up subscriber would get it; its HTML part goes into a file.
+
+    --golden FILE is for CI: the whole mail, rules inlined, against what somebody looked at before.
+    """
     from tasks.errors import Permanent
 
-    made = _rendered(template, templates, case, prompt)
-    typer.echo(f"Subject: {made.subject}\n\n{made.text}", nl=not made.text.endswith("\n"))
+    made = rendered(template, templates, case, prompt, locale)
+    if update and golden is None:
+        raise typer.BadParameter("--update needs --golden, the file to write")
+    if golden is None:
+        typer.echo(f"Subject: {made.subject}\n\n{made.text}", nl=not made.text.endswith("\n"))
     if html is not None:
         if made.html is None:
             raise Permanent(
@@ -55,6 +80,38 @@ def preview(
             )
         html.write_text(made.html, "utf-8")
         say(f"the HTML part is in {html}")
+    return ExitCode.OK if golden is None else _held_to(golden, made, update)
+
+
+def _held_to(golden: Path, made: Rendered, update: bool) -> int:
+    """Compare a mail with its golden file, or write that."""
+    parts = [f"Subject: {made.subject}", "", made.text.rstrip("\n")]
+    if made.html is not None:
+        parts += ["", "-------- HTML --------", made.html.rstrip("\n")]
+    new = "\n".join(parts) + "\n"
+    if update:
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(new, "utf-8")
+        say(f"wrote {golden}; look at it before you commit it")
+        return ExitCode.OK
+    try:
+        kept = golden.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise typer.BadParameter(
+            f"{golden} cannot be read ({type(fault).__name__}): expected what --update writes",
+            param_hint="--golden",
+        ) from None
+    lines = list(
+        difflib.unified_diff(
+            kept.splitlines(keepends=True), new.splitlines(keepends=True), str(golden), "rendered"
+        )
+    )
+    if not lines:
+        say(f"the mail is that of {golden}")
+        return ExitCode.OK
+    sys.stdout.write("".join(lines))
+    say(f"the mail is another than that of {golden}; --update writes it anew")
+    return ExitCode.FINDINGS
 
 
 @content.command(
@@ -66,25 +123,42 @@ def review(
     templates: Path | None = TEMPLATES,
     case: str = CASE,
     prompt: str | None = PROMPT,
-    language: str = typer.Option("en", help="Of the mail; grade and sentiment are for en alone."),
+    locale: str | None = LOCALE,
+    language: str | None = typer.Option(
+        None, help="Of the mail, by default that of the locale, or en; grade and sentiment need en."
+    ),
+    queue: bool = QUEUE,
+    wait: bool = WAIT,
     as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
 ) -> int:
     """Look for spam words, length, links, reading grade, sentiment, alt texts, contrast, language.
 
     Exit 3 if there is an error; warnings alone leave it at 0.
     """
-    from tasks.personalize.review import review as look
+    from tasks import names
+    from tasks.personalize.desk import reviewed
 
     if what.endswith(".eml"):
         read = _read(Path(what))
         subject, text, html = read.subject, read.plain, read.html
     else:
-        made = _rendered(what, templates, case, prompt)
+        made = rendered(what, templates, case, prompt, locale)
         subject, text, html = made.subject, made.text, made.html
-    found = look(subject, text, html, language=language, sentiment=_scorer(language))
-    emit(plain({"figures": found.figures, "notes": found.notes}), title=what, as_json=as_json)
-    errors = sum(note.severity == "error" for note in found.notes)
-    say(f"{errors} errors, {len(found.notes) - errors} warnings")
+    language = language or (locale or "en").replace("_", "-").split("-")[0].lower()
+    asked = {"subject": subject, "plain": text, "html": html, "language": language}
+    if queue:
+        done = have_done(
+            names.CONTENT_REVIEW, "content", asked, by_model=False, queue=True, wait=wait
+        )
+        if done is None:
+            return ExitCode.OK
+        found = done.found
+    else:
+        _tell_of_sentiment(language)
+        found = reviewed(asked)
+    emit(found, title=what, as_json=as_json)
+    errors = sum(note["severity"] == "error" for note in found["notes"])
+    say(f"{errors} errors, {len(found['notes']) - errors} warnings")
     return ExitCode.FINDINGS if errors else ExitCode.OK
 
 
@@ -101,46 +175,71 @@ def compare(
     case: str = CASE,
     prompt: str | None = PROMPT,
     language: str = typer.Option("en", help="Of all mails; grade and sentiment are for en alone."),
+    prose: bool = typer.Option(False, "--prose", help="And in sentences, by the model."),
+    queue: bool = QUEUE,
+    wait: bool = WAIT,
     as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
 ) -> None:
     """Put somebody else's mails beside one of ours: lengths, links, offers, tone, cadence.
 
-    Figures alone, and no opinion: no model reads them.
+    Figures alone, and no opinion: no model reads the mails. With --prose a model is given the figures,
+    and not the mails, and tells them in sentences, which hold no other figure.
     """
-    from tasks.personalize.comparison import Read, facts
+    from tasks import names
+    from tasks.personalize.comparison import Read
+    from tasks.personalize.desk import as_asked, compared
 
     if ours.endswith(".eml"):
         mine = _read(Path(ours))
     else:
-        made = _rendered(ours, templates, case, prompt)
+        made = rendered(ours, templates, case, prompt)
         mine = Read(made.subject, made.text, made.html)
-    scorer = _scorer(language)
-    left = facts([_read(path) for path in theirs], language=language, sentiment=scorer)
-    right = facts([mine], language=language, sentiment=scorer)
-    rows = [
-        {"figure": name, "theirs": left.get(name), "ours": right.get(name)}
-        for name in dict.fromkeys([*left, *right])
-    ]
-    emit(rows, title="Theirs and ours", as_json=as_json)
+    asked = {
+        "theirs": [as_asked(_read(path)) for path in theirs],
+        "ours": as_asked(mine),
+        "language": language,
+        "prose": prose,
+    }
+    if not queue:
+        _tell_of_sentiment(language)
+    if queue or prose:
+        done = have_done(
+            names.CONTENT_COMPARE, "content", asked, by_model=prose, queue=queue, wait=wait
+        )
+        if done is None:
+            return
+        found, model = done.found, done.model
+    else:
+        found, model = compared(asked), None
+    if prose and (as_json or not sys.stdout.isatty()):
+        emit({"figures": found["rows"], "summary": found["summary"], "model": model}, as_json=True)
+    else:
+        emit(found["rows"], title="Theirs and ours", as_json=as_json)
+        if prose:
+            typer.echo(found["summary"])
+    tell_who_wrote(model)
 
 
-def _scorer(language: str) -> Callable[[str], float] | None:
-    """VADER, where it is installed and knows the language."""
+def _tell_of_sentiment(language: str) -> None:
+    """Say it where the extra is missing; the figures are then without it."""
     from tasks.errors import Misconfigured
     from tasks.personalize import sentiment
 
     try:
-        return sentiment.scorer() if language == "en" else None
+        if language == "en":
+            sentiment.scorer()
     except Misconfigured as fault:
         say(str(fault))
-        return None
 
 
-def _rendered(template: str, root: Path | None, case: str, prompt: str | None) -> Rendered:
+def rendered(
+    template: str, root: Path | None, case: str, prompt: str | None, locale: str | None = None
+) -> Rendered:
     """A mail for a made-up subscriber, in a child: a template may be what it likes."""
     from schedules.prompt import put_back
     from schedules.prompt_file import load_prompt
     from tasks.errors import Permanent
+    from tasks.send import locales
     from tasks.send.confine import render_confined
     from tasks.send.content import unsubscribe_url
     from tasks.send.render import Rendered, bundle_from_folder
@@ -165,7 +264,12 @@ def _rendered(template: str, root: Path | None, case: str, prompt: str | None) -
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
         "unsubscribe": {"mailto": unsubscribe_url(sender, "k1.sample")},
     }
-    [made] = render_confined(bundle_from_folder(folder, template), [variables])
+    bundle = bundle_from_folder(folder, template)
+    if locale is not None:
+        subscriber["locale"] = locale
+        found = locales.choose(bundle.locales, locale)
+        say(f"locale {locale}: {f'the folder {found}' if found else 'no folder, the mail itself'}")
+    [made] = render_confined(bundle, [variables])
     if not isinstance(made, Rendered):
         raise Permanent(f"template {template!r} cannot be rendered: {made.reason}")
     return made

@@ -12,6 +12,8 @@ def steps_as_lines(found: Shown) -> list[str]:
     state = "running"
     if head.paused_at is not None:
         state = f"paused since {head.paused_at:%Y-%m-%d %H:%M %Z} ({head.pause_reason})"
+    if head.draining_since is not None:
+        state += f", takes nobody new since {head.draining_since:%Y-%m-%d %H:%M %Z} ({head.drain_reason})"
     lines = [
         f"{head.key}, version {head.version} of {found.published_at:%Y-%m-%d %H:%M %Z}",
         f"  {head.title}",

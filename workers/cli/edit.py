@@ -41,9 +41,9 @@ def plan(
     """Show what `apply` would do to those under way, step by step; nothing is changed.
 
     Who comes to stand in a step (entered), leaves it for another (moved), waits until another time
-    (retimed) or leaves the sequence (removed); who was to wait and would be due at once; and the mails
-    of the next 24 hours, if every gate lets them pass. `apply` does these numbers, as far as nobody
-    moves in between.
+    (retimed) or leaves the sequence (removed); who had completed it and goes on (reopened, where
+    `publish` says `finished: reopen`); who would be due at once; and the mails of the next 24 hours,
+    if every gate lets them pass. `apply` does these numbers, as far as nobody moves in between.
     """
     from tasks.sequence.publish import preview
     from workers.cli.sequence import prove_files
@@ -70,21 +70,27 @@ def show(planned: Published) -> None:
         return
     typer.echo(f"{planned.key}: version {planned.version}; {in_words(effect)}")
     steps: list[Any] = effect.steps
-    if effect.people:
-        emit(steps, columns=COLUMNS)
+    if effect.people or effect.reopened:
+        emit(steps, columns=(*COLUMNS, "reopened") if effect.reopened else COLUMNS)
     else:
         emit(steps, columns=COLUMNS[:2])
 
 
 def in_words(effect: Effect, *, done: bool = False) -> str:
     """Return what an edit would do, or did, in one sentence."""
-    if effect.enrolled == "pin":
-        return (
-            f"{number(effect.stay)} under way keep the version they go by (publish: enrolled: pin)"
-        )
-    if not effect.people:
-        return "nobody is under way"
     told = [f"{number(effect.people)} under way are taken over"]
+    if effect.enrolled == "pin":
+        told = [
+            f"{number(effect.stay)} under way keep the version they go by (publish: enrolled: pin)"
+        ]
+    elif not effect.people:
+        told = ["nobody is under way"]
+    if effect.closed:
+        told.append("who had completed stays so, since the sequence takes nobody new")
+    if effect.reopened:
+        told.append(f"{number(effect.reopened)} who had completed go on (finished: reopen)")
+    elif not effect.people:
+        return ", ".join(told)
     told += [f"{number(n)} {word}" for word, n in (
         ("moved", effect.moved), ("retimed", effect.retimed), ("removed", effect.removed),
     ) if n]  # fmt: skip

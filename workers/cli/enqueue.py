@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import typer
 
 from workers.cli.context import connected
-from workers.cli.render import emit, number, plain, progress, say
+from workers.cli.render import ExitCode, emit, number, plain, progress, say
 from workers.cli.subscribers import beside, opened, position, tell_rejects
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def enqueue(
     """Bring people into a sequence, each once, and say how many did not come in and why.
 
     Who is in it, or was, is left alone, so the same command can be run again, also after Ctrl-C.
-    Stopped and suppressed subscribers do not enter, and nobody enters a paused sequence.
+    Stopped and suppressed subscribers do not enter, and nobody enters a paused sequence. Where a
+    sequence drains, each is refused and counted, and the exit code is 3.
     """
     if [everybody, emails is not None, segment is not None].count(True) != 1:
         raise typer.BadParameter("expected one of --emails FILE or --all or --segment EXPR")
@@ -67,7 +68,7 @@ def enqueue(
     extra: dict[str, int] = {}
     with connected() as services, progress("counting" if dry_run else "enrolling") as bar:
         with services.database.snapshot() as connection:
-            require_open(connection, sequence)
+            draining = require_open(connection, sequence).draining_since is not None
         try:
             if emails is None:
 
@@ -108,12 +109,19 @@ def enqueue(
     if not so_far.refused and not so_far.waiting:
         # Of a sequence whose entry has no rules there is nothing to tell.
         del data["refused"], data["waiting"]
-    elif dry_run:
+    elif dry_run and not draining:
         say("its entry has rules: 'waiting' are those whom they would judge")
-    else:
+    elif not dry_run:
         say(f"`dripfleet sequence door {sequence}` shows who waits, and why others did not come in")
     title = "what would happen" if dry_run else None
     emit({"sequence": sequence, **data, "dry_run": dry_run}, title=title, as_json=as_json)
+    if draining:
+        say(
+            f"sequence {sequence!r} takes nobody new, so whoever would come in is refused;"
+            f" `dripfleet sequence drain {sequence} --undo` lets people in again",
+            style="yellow",
+        )
+        raise typer.Exit(ExitCode.FINDINGS)
 
 
 def _condition(text: str) -> Expression:

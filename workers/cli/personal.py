@@ -12,6 +12,7 @@ from schedules.loader import Loaded
 from schedules.personal import Personalize
 from schedules.prompt import Prompt
 from schedules.prompt_file import load_prompt
+from tasks.send import locales
 from tasks.send.render import Bundle
 
 _SLOT = re.compile(r"\bwords\.(\w+)")
@@ -59,6 +60,15 @@ def misfit(
         )
     if bundle is None:
         return None
+    for path, source in bundle.parts.items():
+        locale = path.partition("/")[0]
+        spoken = locales.language_of(locale) if locale in bundle.locales else prompt.language
+        if spoken != prompt.language and _SLOT.search(source):
+            return (
+                f"{bundle.file(path)} asks for words, and prompt {prompt.name!r} is in"
+                f" {prompt.language}: expected the template's own words in a folder of another"
+                " language; take them out of it"
+            )
     asked = {slot for source in bundle.parts.values() for slot in _SLOT.findall(source)}
     if not asked:
         return (

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -17,12 +18,14 @@ from schedules.findings import DefinitionError, Finding
 from schedules.loader import Loaded, read, reads
 from schedules.prompt import Prompt
 from tasks.errors import Permanent
+from tasks.send import locales
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.render import Bundle, Rendered, bundle_from_folder
 from tasks.send.settings import SendSettings
 from tasks.sequence.asked_segments import segment_findings
 from tasks.sequence.publish import MADE_UP, Sample, template_names
+from tasks.sequence.unseen import Seen, unseen
 from tasks.sequence.validate import validate
 from workers.cli import personal
 
@@ -33,6 +36,7 @@ _FACTS = Facts(
     b"sample",
     "k1.sample",
 )
+_LANG = re.compile(r"""<html\b[^>]*\blang=["']?([A-Za-z-]+)""", re.IGNORECASE)
 _UNDEFINED = re.compile(r": '(\w+)' is not defined;")
 
 
@@ -80,6 +84,7 @@ def prove(
     topics: set[str] | None = None,
     segments: set[str] | None = None,
     samples: Sequence[Sample] = (),
+    known: Seen | None = None,
 ) -> Proof:
     """Read every file, look up what it names, and render its templates.
 
@@ -89,6 +94,7 @@ def prove(
         topics: those that exist; None takes every topic for one that does.
         segments: those that exist; None takes every segment for one that does.
         samples: whom to render for; empty: made-up subscribers.
+        known: the scores, labels and events that there are; a name near one of them is warned of.
 
     Raises:
         Transient: no child could be started to render in.
@@ -120,8 +126,13 @@ def prove(
             topics=topics or (),
         )
         found += segment_findings(
-            sequence, loaded.located, lambda key: segments is None or key in segments
+            sequence,
+            loaded.located,
+            lambda key: segments is None or key in segments,
+            segments or (),
         )
+        if known is not None:
+            proof.warnings += map(str, unseen(sequence, loaded.located, known))
         for name in template_names(sequence):
             if kitchen.exists(name) and (fault := kitchen.fault(name)) is not None:
                 found.append(_finding(loaded, name, fault))
@@ -131,7 +142,7 @@ def prove(
         if not found:
             bundles = {name: kitchen.bundles[name] for name in template_names(sequence)}
             proof.prepared.append(Prepared(path, source, loaded, bundles, prompts))
-    proof.warnings = kitchen.warnings
+    proof.warnings += kitchen.warnings
     return proof
 
 
@@ -159,23 +170,30 @@ class _Kitchen:
 
     def names(self) -> list[str]:
         """The mails that there are."""
-        return [str(body.parent.relative_to(self.root)) for body in self.root.rglob("body.txt")]
+        folders = [body.parent for body in self.root.rglob("body.txt")]
+        return [str(each.relative_to(self.root)) for each in folders if not locales.is_one(each)]
 
     def fault(self, name: str) -> str | None:
         """Why nobody could be sent this mail; None: at least somebody can."""
         if name not in self._faults:
             try:
                 bundle = self.bundles[name] = bundle_from_folder(self.root, name)
-                self._faults[name] = self._try(bundle)
+                found = (self._try(bundle, locale) for locale in (None, *bundle.locales))
+                self._faults[name] = next((fault for fault in found if fault), None)
             except Permanent as error:
                 self._faults[name] = str(error)
         return self._faults[name]
 
-    def _try(self, bundle: Bundle) -> str | None:
+    def _try(self, bundle: Bundle, locale: str | None) -> str | None:
+        """Why nobody of a locale could be sent this mail; None: of all who get the mail's own."""
         unsubscribe = {"mailto": unsubscribe_url(self._sender, _FACTS.unsubscribe_token)}
         sender = {"name": self._sender.name, "postal_address": self._sender.postal_address}
         rows = [
-            {"subscriber": sample.variables, "sender": sender, "unsubscribe": unsubscribe}
+            {
+                "subscriber": _speaking(sample.variables, locale, bundle),
+                "sender": sender,
+                "unsubscribe": unsubscribe,
+            }
             for sample in self._samples
         ]
         strict: list[tuple[Sample, str]] = []
@@ -183,6 +201,7 @@ class _Kitchen:
             if isinstance(result, Rendered):
                 try:
                     compose(result, message=_FACTS, sender=self._sender)
+                    self._read_aloud(bundle, locale, result)
                     continue
                 except Permanent as error:
                     reason = f"{bundle.name}: {error}"
@@ -202,6 +221,22 @@ class _Kitchen:
             cases = ", ".join(sample.case for sample, _ in strict)
             self.warnings.append(f"{strict[0][1]}: it would not reach {cases}")
         return None
+
+    def _read_aloud(self, bundle: Bundle, locale: str | None, mail: Rendered) -> None:
+        """Warn of a page in one language that says another: it is read aloud by that."""
+        said = _LANG.search(mail.html or "")
+        if locale and said and said[1].split("-")[0].lower() != locales.language_of(locale):
+            warning = (
+                f"{bundle.name}/{locale}/body.html says that it is in {said[1]}: correct its lang"
+            )
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+
+
+def _speaking(variables: Mapping[str, Any], locale: str | None, bundle: Bundle) -> dict[str, Any]:
+    """A sample who gets the mail of that locale; None: the mail's own."""
+    own = locale is None and locales.choose(bundle.locales, variables["locale"]) is None
+    return dict(variables) if own else {**variables, "locale": locale}
 
 
 def _is_strict(bundle: Bundle, reason: str) -> bool:

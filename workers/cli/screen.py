@@ -193,7 +193,8 @@ def _sequences(view: Mapping[str, Any]) -> list[Text]:
     for row in view["sequences"]:
         paused = row["paused_at"] is not None
         cells = [row["key"], *(number(row[name]) for name in counts)]
-        rows.append(([*cells, "paused" if paused else ""], "yellow" if paused else ""))
+        state = "paused" if paused else "drains" if row.get("draining_since") else ""
+        rows.append(([*cells, state], "yellow" if state else ""))
     return _table(names, rows, last_left=True)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from workers.cli import edit, enqueue, new_sequence, schema, simulate
+from workers.cli import drain, edit, enqueue, new_sequence, schema, simulate
 from workers.cli.context import connected
 from workers.cli.render import ExitCode, emit, number, plain, progress, say
 
@@ -34,6 +34,7 @@ AS_JSON = typer.Option(False, "--json", help="JSON on a terminal too.")
 
 def register(app: typer.Typer) -> None:
     """Add `dripfleet sequence` and `dripfleet enqueue`."""
+    drain.register(sequence)
     edit.register(sequence)
     simulate.register(sequence)
     schema.register(sequence)
@@ -118,7 +119,9 @@ def apply(
             news = f"version {done.version}" + (" is new" if done.changed else ", unchanged")
             if done.templates:
                 news += f"; new sources for {', '.join(done.templates)}"
-            if done.effect is not None and (done.effect.people or done.effect.stay):
+            if done.effect is not None and (
+                done.effect.people or done.effect.stay or done.effect.reopened or done.effect.closed
+            ):
                 news += f"; {edit.in_words(done.effect, done=True)}"
             say(f"{done.key}: {news}")
     if as_json or not sys.stdout.isatty():
@@ -143,6 +146,8 @@ def list_(as_json: bool = AS_JSON) -> None:
     columns = ["key", "class", "version", "active", "ended", "sent", "failed", "not_sent"]
     if any(row["paused_at"] for row in rows):
         columns += ["paused_at", "pause_reason"]
+    if any(row["draining_since"] for row in rows):
+        columns += ["draining_since", "drain_reason"]
     emit(rows, columns=columns, as_json=as_json)
 
 
@@ -266,6 +271,7 @@ def prove_files(
     """Prove files as `apply` asks for it; without a database, on made-up subscribers."""
     from tasks.membership import segment_keys
     from tasks.sequence.publish import sample_subscribers, topic_keys
+    from tasks.sequence.unseen import seen
     from workers.cli.proof import installed_templates, prove
 
     root = templates or installed_templates()
@@ -277,7 +283,8 @@ def prove_files(
         topics = None if create_topics else topic_keys(connection)
         samples = sample_subscribers(connection)
         segments = segment_keys(connection)
-    return prove(files, root, topics=topics, segments=segments, samples=samples)
+        known = seen(connection)
+    return prove(files, root, topics=topics, segments=segments, samples=samples, known=known)
 
 
 def _tell(proof: Proof, findings: bool = True) -> None:

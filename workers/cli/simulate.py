@@ -7,7 +7,7 @@ import difflib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -16,7 +16,7 @@ from workers.cli.render import ExitCode, emit, number, say
 if TYPE_CHECKING:
     from schedules.definition import Sequence
     from tasks.sequence.behavior import Person
-    from tasks.sequence.simulate import Story
+    from tasks.sequence.simulate import Beside, Pause, Story
 
 BARS = " ▁▂▃▄▅▆▇█"
 MONDAY = "2026-01-05"
@@ -28,6 +28,7 @@ def register(sequence: typer.Typer) -> None:
         epilog="Examples:\n\ndripfleet sequence simulate winback.yaml --subscribers 10000 --days 60\n\n"
         "dripfleet sequence simulate winback.yaml --subscribers people.csv --open 0.4 --click 0.1"
         " --convert purchase=0.03\n\n"
+        "dripfleet sequence simulate winback.yaml --beside new.yaml@3d --pause 2d+12h\n\n"
         "dripfleet sequence simulate winback.yaml --seed 7 --over 2d --json",
     )(simulate)
 
@@ -59,6 +60,22 @@ def simulate(
     bounces: float = typer.Option(
         0.0, "--bounce", min=0, max=1, help="That its address does not exist."
     ),
+    beside: list[str] = typer.Option(
+        [],
+        metavar="FILE[@AFTER]",
+        help="Another sequence that the same people enter, AFTER later: its mails count for the same"
+        " caps, and priorities say who comes first; repeatable.",
+    ),
+    pause: list[str] = typer.Option(
+        [],
+        metavar="[KEY=]AFTER+LENGTH",
+        help="A pause of FILE, or of the sequence KEY, such as 2d+12h; repeatable.",
+    ),
+    pause_stream: list[str] = typer.Option(
+        [],
+        metavar="[STREAM=]AFTER+LENGTH",
+        help="A pause of the stream that mails FILE, or of another one; repeatable.",
+    ),
     golden: Path | None = typer.Option(
         None, help="Compare with this output of --json; exit 3 and a diff where it differs."
     ),
@@ -68,6 +85,7 @@ def simulate(
 
     Shows what happens at each step and when, what the gates refuse or put off, who ends how, and how
     many mails each hour brings. What people do is what the options declare, within 24 hours of a mail.
+    Who was stopped does not enter what stands beside it.
     """
     from schedules.durations import parse_duration
     from schedules.loader import load
@@ -80,7 +98,17 @@ def simulate(
         spread = parse_duration(over) if over else dt.timedelta()
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--over") from error
-    people = _people(subscribers, sequence, seed)
+    rivals = [_beside(each) for each in beside]
+    keys = [sequence.key, *(rival.sequence.key for rival in rivals)]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise typer.BadParameter(
+            f"two files have the key {sorted(twice)[0]!r}: expected each sequence once",
+            param_hint="--beside",
+        )
+    pauses = [_pause(each, keys, "--pause") for each in pause]
+    streams = [sequence.class_, *(s for s in STREAMS if s != sequence.class_)]
+    pauses += [_pause(each, streams, "--pause-stream") for each in pause_stream]
+    people = _people(subscribers, [sequence, *(rival.sequence for rival in rivals)], seed)
     story = walk(
         sequence,
         people,
@@ -89,6 +117,8 @@ def simulate(
         seed=seed,
         behavior=behavior,
         over=spread,
+        beside=rivals,
+        pauses=pauses,
     )
     told = as_data(story, seed)
     if golden is not None:
@@ -124,7 +154,17 @@ def as_data(story: Story, seed: int) -> dict[str, Any]:
             for step in story.steps
         ],
         "sent_per_hour": {at.isoformat(): n for at, n in sorted(story.hours.items())},
-    }  # fmt: skip
+    } | _rivals(story, seed)  # fmt: skip
+
+
+def _rivals(story: Story, seed: int) -> dict[str, Any]:
+    """What is told only where pauses were declared, or sequences given beside it."""
+    told: dict[str, Any] = {}
+    if story.paused:
+        told["paused"] = [[begin.isoformat(), end.isoformat()] for begin, end in story.paused]
+    if story.beside:
+        told["beside"] = [as_data(rival, seed) for rival in story.beside]
+    return told
 
 
 def show(story: Story) -> None:
@@ -147,8 +187,13 @@ def show(story: Story) -> None:
         for step in story.steps
     ]
     emit(rows)
+    for begin, end in story.paused:
+        typer.echo(f"stood still from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC")
     for line in chart(story):
         typer.echo(line)
+    for rival in story.beside:
+        typer.echo("")
+        show(rival)
 
 
 def chart(story: Story) -> list[str]:
@@ -191,14 +236,58 @@ def _compare(told: dict[str, Any], golden: Path) -> None:
     say(f"the simulation tells the story of {golden}")
 
 
-def _people(asked: str, sequence: Sequence, seed: int) -> list[Person]:
+STREAMS: Final = ("marketing", "transactional")
+
+
+def _beside(text: str) -> Beside:
+    """Read ``weekly.yaml`` or ``weekly.yaml@3d``."""
+    from schedules.durations import parse_duration
+    from schedules.loader import load
+    from tasks.sequence.simulate import Beside
+
+    file, mark, after = text.rpartition("@")
+    if not mark:
+        return Beside(load(text))
+    try:
+        return Beside(load(file), parse_duration(after))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--beside") from error
+
+
+def _pause(text: str, names: list[str], option: str) -> Pause:
+    """Read ``2d+12h`` or ``weekly=2d+12h``: a pause of the first of `names`, or of the one it says."""
+    from schedules.durations import parse_duration
+    from schedules.reading import suggest
+    from tasks.sequence.simulate import Pause
+
+    name, _, told = text.rpartition("=")
+    after, _, length = told.partition("+")
+    if name and name not in names:
+        move = suggest(name, names) or f"write one of {', '.join(names)}"
+        raise typer.BadParameter(f"nothing here is called {name!r}; {move}", param_hint=option)
+    try:
+        begin = dt.timedelta() if after in ("0", "0s") else parse_duration(after)
+        lasts = parse_duration(length)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r}: expected when it begins and how long it takes, such as 2d+12h",
+            param_hint=option,
+        ) from error
+    name = name or names[0]
+    if option == "--pause":
+        return Pause(begin, lasts, sequence=name)
+    return Pause(begin, lasts, stream=name)
+
+
+def _people(asked: str, sequences: list[Sequence], seed: int) -> list[Person]:
     from tasks.sequence.behavior import made_up
 
     if asked.isdecimal() and asked.isascii():
         count = int(asked)
         if not 1 <= count <= 1_000_000:
             raise typer.BadParameter("expected 1 to 1000000 people", param_hint="--subscribers")
-        return made_up(count, seed, frozenset(name for name, _ in sequence.needs.scores))
+        scores = {name for each in sequences for name, _ in each.needs.scores}
+        return made_up(count, seed, frozenset(scores))
     return _people_of(Path(asked))
 
 

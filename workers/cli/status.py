@@ -189,6 +189,9 @@ def _drawn(view: dict[str, Any]) -> Group:
         "pause_reason",
     )
     rows = [_row(row, names) for row in view["sequences"]]
+    if any(row["draining_since"] for row in view["sequences"]):
+        columns = (*columns, "drains")
+        rows = [[*row, q["drain_reason"]] for row, q in zip(rows, view["sequences"], strict=True)]
     if people:
         rows = [
             [key, *(f"≥ {number(n)}" for n in counts[:3]), *counts[3:]] for key, *counts in rows
@@ -211,7 +214,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableT
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place and name != "paused" else "left")
+        words = not place or name in ("paused", "drains")
+        table.add_column(name, justify="left" if words else "right")
     for row in rows:
         cells = [number(c) if isinstance(c, int) else str(c if c is not None else "") for c in row]
         table.add_row(*(Text(cell) for cell in cells))

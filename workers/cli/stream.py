@@ -99,6 +99,25 @@ def set_(
         say(f"nobody has answered {queue} yet: `{names.worker_of(queue)}`", style="yellow")
 
 
+@stream.command(epilog="Examples:\n\ndripfleet stream dkim\n\ndripfleet stream dkim --json")
+def dkim(as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too.")) -> None:
+    """Show the TXT records to publish for the keys of DRIPFLEET_DKIM_KEYS, one a key."""
+    from pydantic import SecretStr
+
+    from tasks.send.dkim import Keyring
+    from tasks.send.settings import SendSettings
+
+    unused = SecretStr("smtp://unused")
+    keyring = Keyring.of(SendSettings(smtp_url=unused, secret_token=unused).dkim_keys)
+    rows = [
+        {"name": f"{each.selector}._domainkey.{each.domain}", "type": "TXT", "value": each.record}
+        for each in keyring
+    ]
+    emit(rows, columns=["name", "type", "value"], title="DNS records", as_json=as_json)
+    if not rows:
+        say("DRIPFLEET_DKIM_KEYS names no key; it takes DOMAIN/SELECTOR=FILE, parted by blanks")
+
+
 def _require(connection: object, key: str) -> None:
     from sqlalchemy import Connection, select
 

@@ -22,7 +22,7 @@ def examine(database_url: str, redis_url: str, smtp_url: str) -> list[Finding]:
         redis_url: of the broker.
         smtp_url: of the relay that streams use which name none of their own.
     """
-    from workers.doctor import model, servers, surroundings
+    from workers.doctor import model, servers, surroundings, template_files
 
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         lambda: servers.postgres(database_url),
@@ -33,6 +33,7 @@ def examine(database_url: str, redis_url: str, smtp_url: str) -> list[Finding]:
         surroundings.settings,
         lambda: surroundings.variables(os.environ),
         surroundings.extras,
+        template_files.template_files,
         lambda: surroundings.journals(database_url),
     )
     return [finding for check in checks for finding in check()]

@@ -14,13 +14,14 @@ from models.session import Database
 from tasks import names
 from tasks.errors import Misconfigured
 from tasks.moves import quarantine
-from tasks.sequence import outbox
+from tasks.sequence import drain, outbox
 from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
-from workers.doctor import segment_runs
+from workers.doctor import content, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
+from workers.doctor.signatures import signatures
 from workers.doctor.words import texts
 from workers.settings import FleetSettings
 
@@ -41,15 +42,18 @@ def look(database: Database) -> Iterator[Finding]:
         ("due", due),
         ("entries", entries),
         ("paused", paused),
+        ("draining", draining),
         ("doubts", doubts),
         ("quarantine", quarantined),
         ("transactions", transactions),
         ("templates", templates),
+        ("signatures", signatures),
         ("schedules", schedules),
         ("segments", segments),
         ("segment runs", segment_runs.runs),
         ("refused events", refused_events),
         ("words", texts),
+        ("content", content.jobs),
         ("webhooks", webhooks),
     ):
         try:
@@ -219,6 +223,21 @@ def paused(connection: Connection) -> Iterator[Finding]:
             f"sequence {row.key}",
             f"paused for {words(row.paused_for)}: {row.pause_reason}",
             f"when that is mended: `dripfleet sequence resume {row.key}`",
+        )
+
+
+def draining(connection: Connection) -> Iterator[Finding]:
+    """Sequences that take nobody new; that is meant, and may be forgotten."""
+    for each in drain.draining(connection):
+        name, since = f"sequence {each.key}", f"takes nobody new for {span(each.length)}"
+        if not each.active:
+            yield fine(name, f"{since}, and nobody is under way any more: {each.reason}")
+            continue
+        yield warning(
+            name,
+            f"{since} ({each.reason}); {each.active} go on to the end",
+            f"leave it so until they have; to let people in again: `dripfleet sequence drain"
+            f" {each.key} --undo`",
         )
 
 

@@ -253,7 +253,8 @@ def completion(asked: Mapping[str, Any], garbage: str | None = None) -> str:
     usable = [
         each
         for each in variants
-        if set(each) == set(slots) and all(_named(text, data) for text in each.values())
+        if set(each) == set(slots)
+        and all(_named(said, data) for said in each.values() if isinstance(said, str))
     ]
     if usable:
         # The same data has the same answer, and other data often another.

@@ -1,7 +1,7 @@
 """The names of all metrics: type, labels, meaning. A test holds METRICS.md, alerts and dashboard to it.
 
-A label's values are few: streams, sequences, steps and relays that an operator named, and words of
-ours. Never an address, an id, a relay's text, or the reason that somebody typed.
+A label's values are few: streams, sequences, segments, steps and relays that an operator named, and
+words of ours. Never an address, an id, a relay's text, or the reason that somebody typed.
 """
 
 from __future__ import annotations
@@ -78,6 +78,18 @@ FLEET: Final = (
     Family("dripfleet_fleet_model_saved", "gauge", (), "what batches cost less than single calls would have, ever, in that currency"),
     Family("dripfleet_fleet_model_spend", "gauge", ("state",), "what words cost today, a day of UTC, in the currency of the price table; state: reserved, settled"),
     Family("dripfleet_fleet_sequence_paused", "gauge", ("sequence",), "1: the sequence is paused"),
+    Family("dripfleet_fleet_segment_members", "gauge", ("segment", "state"), "people of a named segment; state: in, and unknown: of whom it cannot be told"),
+    Family("dripfleet_fleet_segment_edges", "gauge", ("segment", "edge"), "people who joined or left it in the last hour; edge: join, leave"),
+    Family("dripfleet_fleet_segment_age_seconds", "gauge", ("segment",), "since everybody was last evaluated"),
+    Family("dripfleet_fleet_segment_overdue_seconds", "gauge", ("segment",), "since everybody was to be evaluated; 0: that time has not come"),
+    Family("dripfleet_fleet_segment_took_seconds", "gauge", ("segment",), "how long the last evaluation of everybody took"),
+    Family("dripfleet_fleet_segment_faults", "gauge", ("segment",), "evaluations that failed, one after the other"),
+    Family("dripfleet_fleet_segment_touch_seconds", "gauge", (), "how long the oldest event that touches a segment has moved nobody"),
+    Family("dripfleet_fleet_entries_refused", "gauge", ("sequence", "reason"), "how often somebody did not come into a sequence, ever, by the rule that refused"),
+    Family("dripfleet_fleet_entries_waiting", "gauge", ("sequence", "reason"), "people who ask to come in; reason: turn, or what they wait for"),
+    Family("dripfleet_fleet_event_oldest_seconds", "gauge", (), "how long the oldest event that a sequence listens for waits to be acted upon"),
+    Family("dripfleet_fleet_entry_oldest_seconds", "gauge", (), "for how long somebody's turn to come in is due, where there are places for all"),
+    Family("dripfleet_fleet_sequence_draining", "gauge", ("sequence",), "1: the sequence takes nobody new"),
 )  # fmt: skip
 """What `dripfleet metrics` says of all of it."""
 

@@ -1,0 +1,273 @@
+"""`dripfleet content draft`: a whole sequence with its templates, from a brief."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from workers.cli.content_work import QUEUE, WAIT, Done, have_done, of_job, tell_who_wrote
+from workers.cli.render import emit, say
+
+if TYPE_CHECKING:
+    from tasks.personalize.draft import Draft
+
+_BODY = re.compile(r"\{%-?\s*block\s+body\b")
+
+
+def register(content: typer.Typer) -> None:
+    """Add `dripfleet content draft`."""
+    content.command(
+        epilog="Examples:\n\n"
+        'dripfleet content draft spring --brief "New records for the spring are here. Have a look."\n\n'
+        "dripfleet content draft autumn --brief brief.txt --mails 4 --goal purchase --dry-run",
+    )(draft)
+
+
+def draft(
+    sequence: str = typer.Argument(help="Key of the new sequence, such as spring."),
+    brief: str | None = typer.Option(
+        None, metavar="TEXT|FILE", help="What it is to say: a text, or a file; - reads stdin."
+    ),
+    mails: int = typer.Option(3, min=1, max=10, help="How many mails."),
+    language: str = typer.Option("en", help="Of the mails: de, en, es, fr, it, nl or pt."),
+    topic: str = typer.Option("product-news", help="That subscribers have opted in to."),
+    link: str | None = typer.Option(None, help="Where the call to action leads: an https address."),
+    goal: str | None = typer.Option(None, help="An event that it is for; who had it leaves."),
+    zone: str = typer.Option("UTC", help="Time zone of those whose own is not known."),
+    out: Path = typer.Option(Path("."), help="Folder that the sequence's file goes into."),
+    templates: Path = typer.Option(
+        Path("templates"), envvar="DRIPFLEET_TEMPLATES", help="Folder that its templates go into."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show the sequence, write nothing."),
+    queue: bool = QUEUE,
+    wait: bool = WAIT,
+    job: int | None = typer.Option(None, help="Write what this job drafted, and ask for nothing."),
+    as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
+) -> None:
+    """Draft a sequence and its mails from a brief, by the model, within its budgets.
+
+    Links, addresses, figures and offers are those of the brief and of the options, never the model's.
+    What it writes must pass the checks of every text, and `sequence validate`; an answer that does not
+    is asked for once more with the reasons. Nothing is written before, and nothing is overwritten.
+    """
+    from tasks import names
+    from tasks.errors import Permanent
+
+    if (brief is None) == (job is None):
+        raise typer.BadParameter("expected either --brief or --job")
+    if job is not None:
+        done: Done | None = of_job(job, names.CONTENT_DRAFT)
+        assert done is not None
+        asked = _asked(done)
+        if asked.key != sequence:
+            raise Permanent(f"job {job} drafted {asked.key!r}, not {sequence!r}; name that one")
+    else:
+        asked = _checked(sequence, _text(brief or ""), language, mails, topic, link, goal, zone)
+        done = None
+    targets = Targets(out / f"{asked.key}.yaml", templates)
+    if not dry_run:
+        targets.require_free(asked.key)
+    for last in (False, True):
+        if done is None:
+            done = have_done(
+                names.CONTENT_DRAFT,
+                asked.key,
+                asked.to_json(),
+                by_model=True,
+                queue=queue,
+                wait=wait,
+            )
+            if done is None:
+                say(f"write it with `dripfleet content draft {asked.key} --job ID`")
+                return
+        files = _files(asked, done.found, targets)
+        found = _proved(asked.key, files, templates)
+        if not found:
+            break
+        told = "; ".join(found)
+        if last or job is not None:
+            raise Permanent(
+                f"the draft does not pass `sequence validate`, nothing was written: {told}"
+            )
+        say(f"the draft does not pass `sequence validate`, asked for once more: {told}")
+        asked, done = dataclasses.replace(asked, fault=told), None
+    assert done is not None
+    source = files[f"{asked.key}.yaml"]
+    told_of: dict[str, Any] = {"job": done.job, "model": done.model, "cost": done.cost}
+    if dry_run:
+        if as_json or not sys.stdout.isatty():
+            emit({**told_of, "files": files}, as_json=True)
+        else:
+            typer.echo(source, nl=False)
+    else:
+        written = targets.write(asked.key, files)
+        emit({**told_of, "written": [str(path) for path in written]}, as_json=as_json)
+        say(
+            f"read every mail: `dripfleet content review {asked.key}/mail-1 --templates {templates}`"
+        )
+        say(
+            f"then `dripfleet sequence apply {targets.file} --templates {templates} --create-topics`"
+        )
+    tell_who_wrote(done.model)
+
+
+class Targets:
+    """Where a draft is written: all of it, or nothing."""
+
+    def __init__(self, file: Path, templates: Path) -> None:
+        self.file = file
+        self.templates = templates
+
+    def require_free(self, key: str) -> None:
+        """Refuse to write over anything.
+
+        Raises:
+            Permanent: something is there.
+        """
+        from tasks.errors import Permanent
+
+        for path in (self.file, self.templates / key):
+            if path.exists():
+                raise Permanent(
+                    f"{path} is there already, and a draft writes over nothing: name another"
+                    " sequence, or take it away"
+                )
+
+    def bases(self) -> frozenset[str]:
+        """Which of our two frames there are, and can be filled."""
+        base = self.templates / "_base"
+        found = {name for name in ("layout.html", "footer.txt") if (base / name).is_file()}
+        if "layout.html" in found and not _BODY.search((base / "layout.html").read_text("utf-8")):
+            found.discard("layout.html")
+        return frozenset(found)
+
+    def write(self, key: str, files: dict[str, str]) -> list[Path]:
+        """Write a draft; whatever fails on the way leaves nothing behind."""
+        self.templates.mkdir(parents=True, exist_ok=True)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.templates))
+        try:
+            part.chmod(0o755)
+            sequence = part / self.file.name
+            for name, source in files.items():
+                path = sequence if name == self.file.name else part / name.partition("/")[2]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(source, "utf-8")
+            waiting = self.file.with_name(f".{self.file.name}.part")
+            shutil.move(sequence, waiting)
+            try:
+                self.require_free(key)
+                os.rename(part, self.templates / key)
+                try:
+                    os.rename(waiting, self.file)
+                except OSError:
+                    shutil.rmtree(self.templates / key)
+                    raise
+            finally:
+                waiting.unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return [
+            self.file if name == self.file.name else self.templates / name for name in sorted(files)
+        ]
+
+
+def _asked(done: Done) -> Draft:
+    from tasks.personalize.draft import Draft
+
+    return Draft.from_json(done.asked)
+
+
+def _checked(
+    key: str, brief: str, language: str, mails: int, topic: str, link: str | None,
+    goal: str | None, zone: str,
+) -> Draft:  # fmt: skip
+    """What is asked for, with all that no model could put right.
+
+    Raises:
+        BadParameter: an option cannot be used.
+    """
+    from schedules.localtime import is_zone
+    from schedules.reading import SLUG
+    from schedules.waits import EVENT
+    from tasks.personalize.draft import LONGEST_BRIEF, Draft
+    from tasks.personalize.drafted import LANGUAGES
+    from tasks.personalize.frames import LANGUAGES as FRAMED
+    from tasks.personalize.settings import ModelSettings
+
+    def refuse(option: str, said: str) -> typer.BadParameter:
+        return typer.BadParameter(said, param_hint=option)
+
+    if not re.fullmatch(SLUG, key, re.ASCII):
+        raise refuse("SEQUENCE", f"{key!r}: expected small letters, digits and '-', such as spring")
+    if not re.fullmatch(SLUG, topic, re.ASCII):
+        raise refuse("--topic", f"{topic!r}: expected a key such as product-news")
+    if language not in LANGUAGES:
+        raise refuse("--language", f"{language!r}: expected one of {', '.join(LANGUAGES)}")
+    if goal is not None and not re.fullmatch(EVENT, goal, re.ASCII):
+        raise refuse("--goal", f"{goal!r}: expected the name of an event such as purchase")
+    if not is_zone(zone):
+        raise refuse("--zone", f"{zone!r}: expected an IANA name such as Europe/Berlin")
+    if link is not None and (
+        urlsplit(link).scheme != "https" or not urlsplit(link).hostname or not link.isprintable()
+        or " " in link
+    ):  # fmt: skip
+        raise refuse("--link", f"{link!r}: expected an https address")
+    if language not in FRAMED and not ModelSettings().url:
+        said = (
+            f"no DRIPFLEET_MODEL_URL is set, and the server that ships drafts in {' and '.join(FRAMED)}"
+            " only: name a model's server, or another language"
+        )
+        raise refuse("--language", said)
+    if not 10 <= len(brief) <= LONGEST_BRIEF:
+        said = f"it has {len(brief)} characters: expected 10 to {LONGEST_BRIEF}"
+        raise refuse("--brief", said)
+    return Draft(key, brief, language, mails, topic, link, goal, zone)
+
+
+def _text(brief: str) -> str:
+    """A brief as it was given, or of the file that it names."""
+    if brief == "-":
+        return sys.stdin.read().strip()
+    named = len(brief) < 250 and "\n" not in brief
+    if named and Path(brief).is_file():
+        try:
+            return Path(brief).read_text("utf-8-sig").strip()
+        except (OSError, UnicodeDecodeError) as fault:
+            said = f"{brief} cannot be read as UTF-8 text ({type(fault).__name__})"
+            raise typer.BadParameter(said, param_hint="--brief") from None
+    if named and re.fullmatch(r"\S+\.(?:txt|md)", brief):
+        raise typer.BadParameter(f"there is no file {brief}", param_hint="--brief")
+    return brief.strip()
+
+
+def _files(asked: Draft, outline: Any, targets: Targets) -> dict[str, str]:
+    from tasks.personalize.drafted import sequence_file, template_files
+
+    made = {f"{asked.key}.yaml": sequence_file(asked, outline)}
+    return made | template_files(asked, outline, targets.bases())
+
+
+def _proved(key: str, files: dict[str, str], templates: Path) -> list[str]:
+    """What `sequence validate` finds wrong with a draft, in a folder of its own."""
+    from workers.cli.proof import prove
+
+    with tempfile.TemporaryDirectory(prefix="dripfleet-draft-") as folder:
+        root = Path(folder)
+        for name, source in files.items():
+            path = root / name if name.endswith(".yaml") else root / "templates" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source, "utf-8")
+        if (templates / "_base").is_dir():
+            (root / "templates" / "_base").symlink_to((templates / "_base").resolve())
+        found = prove([str(root / f"{key}.yaml")], root / "templates").findings
+        return [finding.message for finding in sorted(found)]
