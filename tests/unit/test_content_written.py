@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from schedules.loader import loads
 from tasks.personalize import checks
@@ -14,9 +16,10 @@ from tasks.personalize.draft import Draft
 from tasks.personalize.drafted import LANGUAGES, sequence_file, template_files
 from tasks.personalize.prose import Prose
 from tasks.personalize.subject_lines import SubjectLines
-from workers.cli.content_subjects import Place, experiment
+from workers.cli.content_subjects import Place, experiment, place_of
 from workers.embedded.model_server import GARBAGE, completion
 
+ROOT = Path(__file__).parents[2]
 BRIEF = (
     "New vinyl has come in for the spring. We are open on Saturdays too. Listening in the shop is"
     " welcome, and we would like to hear what you are looking for."
@@ -190,6 +193,18 @@ def test_the_piece_of_an_experiment_is_as_the_schema_names_it() -> None:
         "win-back/hello-a",
     ]
     assert all(send["next"] == "lost" and "personalize" in send["send"] for send in sends)
+
+
+def test_the_piece_takes_the_place_of_the_step_that_it_was_asked_for() -> None:
+    file = ROOT / "schedules/sequences/win-back.yaml"
+    place = place_of(f"{file}:hello")
+    source = file.read_text().replace("entry:", "goal: {event: purchase, window: 21d}\nentry:")
+    before, after = source[: source.index("  - id: hello")], source[source.index("  - id: lost") :]
+    sequence = loads(before + experiment(place, ["a", "b"]) + after, "win-back.yaml")
+    ids = [step.id for step in sequence.steps][:5]
+    assert ids == ["hello-subject", "hello", "hello-a", "hello-b", "lost"]
+    with pytest.raises(typer.BadParameter, match="no sending step 'lost': expected one of hello"):
+        place_of(f"{file}:lost")
 
 
 def test_no_arm_falls_through_to_the_mail_of_the_next_one() -> None:

@@ -58,10 +58,9 @@ def subject_lines(
 ) -> None:
     """Ask the model for other subjects of a mail; each is checked, and they are ranked by their facts.
 
-    Figures, offers and links are refused that the mail does not have for everybody. Beside the lines stands a piece
-    of YAML: an experiment step with an arm a line. This release does not run experiments; the piece is
-    for the one that does, and --write makes the templates that its arms send, which any sending step
-    can name today.
+    Figures, offers and links are refused that the mail does not have for everybody. Beside the lines
+    stands a piece of YAML that takes the place of the sending step: an experiment with an arm a line,
+    for a sequence with a goal. --write makes the templates that its arms send.
     """
     from tasks import names
     from tasks.errors import Permanent
@@ -70,7 +69,7 @@ def subject_lines(
     if write and templates is None:
         raise typer.BadParameter("--write needs --templates, a folder of your own")
     root = templates or installed_templates()
-    place = _place(what)
+    place = place_of(what)
     if job is not None:
         done: Done | None = of_job(job, names.CONTENT_SUBJECT_LINES)
         if done is not None and done.asked["name"] != place.template:
@@ -146,7 +145,7 @@ def experiment(place: Place, arms: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _place(what: str) -> Place:
+def place_of(what: str) -> Place:
     """A template, or the step of a file.
 
     Raises:
