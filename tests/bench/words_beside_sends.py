@@ -159,6 +159,7 @@ def rounds(
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     database = Database(database_url)
     migrate(database)
+    database.engine.dispose()  # what it sets for the role holds for new connections
     with sink_in_thread(folder / "sink") as sink:
         fleet = Fleet(database, sink, folder)
         ids = seeds.subscribers(database, mails)
