@@ -20,6 +20,7 @@ from tasks.sequence.behavior import STOPPED, Behavior, Person, chances, outcome_
 from tasks.sequence.course import Course, Sent, StepStory, Story
 from tasks.sequence.engine import Facts, HandOff, Position, plan
 from tasks.sequence.judgement import leaves_by
+from tasks.sequence.planned import Standing
 from tasks.sequence.standstill import Pause, goes_at, resumed, spans_of
 from tasks.sequence.store import resting_of
 from tasks.sequence.taken import turn
@@ -175,6 +176,7 @@ class _World:
             outcome_reason=None,
         )
         way.due, way.held = resting.due_at, resting.parked_from is not None
+        way.trials |= {each.step_id: Standing(each.arm) for each in made.assigned}
         if made.update is not None:
             who.subscriber |= made.update.attributes
             if made.update.topics:

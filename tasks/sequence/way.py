@@ -15,7 +15,7 @@ from schedules.expression.evaluate import Known
 from tasks.sequence.behavior import Person
 from tasks.sequence.course import Course
 from tasks.sequence.engine import Facts, Position
-from tasks.sequence.planned import NOTHING_TAKEN, Taken
+from tasks.sequence.planned import NOTHING_TAKEN, Standing, Taken
 from tasks.sequence.standstill import holding
 from tasks.sequence.taken import counts_for, turn
 
@@ -45,6 +45,7 @@ class Way:
     Attributes:
         due: when the planner looks; None while a mail is under way, and while they are held.
         look: the turn of that look; another one that was foretold does not count.
+        trials: the arms that they came into.
     """
 
     who: Somebody
@@ -55,6 +56,7 @@ class Way:
     entered: bool = False
     held: bool = False
     look: int = 0
+    trials: dict[str, Standing] = field(default_factory=dict)
 
     @property
     def mail_is_under_way(self) -> bool:
@@ -86,6 +88,7 @@ def facts(way: Way, now: datetime) -> Facts:
         taken=_taken(way, now) if course.capped else NOTHING_TAKEN,
         pauses=over,
         awaited=awaited(way),
+        trials=way.trials,
     )
 
 
