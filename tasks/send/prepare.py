@@ -20,7 +20,7 @@ from tasks.moves.claim import Claimed
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import Edge, OfMail, Reach
-from tasks.send.envelope import Envelope, stuffed, wire_body
+from tasks.send.envelope import Envelope, WireBody, stuffed, wire_body
 from tasks.send.links import Links, make_rows
 from tasks.send.mail import Mail, Ticket
 from tasks.send.render import Bundle, Rendered
@@ -90,11 +90,11 @@ class Preparer:
         self._settings = settings
         self._edge = Edge(Links(make_rows(database), settings.edge_url), settings.edge_url)
         self._tokens = settings.keys
-        self._keys: Keyring | None = None
+        self._keyring: Keyring | None = None
         if settings.dkim_keys:
             from tasks.send.dkim import Keyring  # late: 8 MB that not every worker needs
 
-            self._keys = Keyring.of(settings.dkim_keys)
+            self._keyring = Keyring.of(settings.dkim_keys)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -185,14 +185,12 @@ class Preparer:
         try:
             if row.body is not None and row.content_sha256 is not None:
                 octets, sha256 = row.body, row.content_sha256
-                body = wire_body(self._signed(stream, row, octets))
             else:
                 octets, sha256 = self._compose(stream, row, rendered, self._tokens)
                 for keys in self._tokens.others() if row.maybe_delivered else ():
                     # Its tokens may be of the key that signed when the first copy went.
                     if sha256 != row.content_sha256:
                         octets, sha256 = self._compose(stream, row, None, keys)
-                body = stuffed(self._signed(stream, row, octets))
             if row.maybe_delivered and sha256 != row.content_sha256:
                 return Changed(row)
             sender = self._settings.bounce_address or stream.sender.address
@@ -205,7 +203,7 @@ class Preparer:
                 row.address,
                 sha256,
                 Envelope(sender, row.address),
-                body,
+                self._wire(stream, row, octets),
                 ticket,
                 octets if stream.may_resend and row.body is None else None,
             )
@@ -232,7 +230,9 @@ class Preparer:
             content = compose(rendered, message=facts, sender=stream.sender)
         return content.octets, content.sha256
 
-    def _signed(self, stream: Stream, row: Claimed, octets: bytes) -> bytes:
-        if self._keys is None:
-            return octets
-        return self._keys.sign(octets, stream.sender.address, row.frozen_at) + octets
+    def _wire(self, stream: Stream, row: Claimed, octets: bytes) -> WireBody:
+        """What travels: signed if there is a key, after the hash was taken."""
+        if self._keyring is not None:
+            octets = self._keyring.sign(octets, stream.sender.address, row.frozen_at) + octets
+        # What was composed just now has passed `content.check`; what was stored is looked at again.
+        return stuffed(octets) if row.body is None else wire_body(octets)

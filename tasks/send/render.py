@@ -35,6 +35,8 @@ from tasks.send.inlining import inlined
 from tasks.send.sandbox import Refused, Sandbox, budget
 
 LARGEST_PART = 1_000_000  # characters of a rendered subject, text or html
+NOT_EVERYWHERE: Mapping[str, object] = MappingProxyType({"words": {}, "event": {}})
+"""Names that mails may have or not, and what stands for them where they have not."""
 LARGEST_SOURCE = 256_000  # characters of one template file
 
 _PARSER = Sandbox({})
@@ -216,7 +218,7 @@ class CompiledMail:
         model filled slots, and `event` where one let them in. Every fault is `Permanent`, with file
         and line, and never with a value of a variable in it.
         """
-        variables = {"words": {}, "event": {}, **variables}
+        variables = {**NOT_EVERYWHERE, **variables}
         at = self.at(variables)
         subject = one_line(self._part(f"{at}subject.txt", variables))
         text = self._part(f"{at}body.txt", variables)

@@ -18,7 +18,7 @@ from tasks.moves import plan as moves
 from tasks.moves import update
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
-from tasks.sequence import meanwhile, outbox, words
+from tasks.sequence import meanwhile, outbox, trials, words
 from tasks.sequence.batch import Batch, put_off
 from tasks.sequence.engine import (
     Exit,
@@ -118,6 +118,7 @@ class Planner:
                     continue
                 batch.messages += self._messages(row, planned)
                 batch.calls += outbox.calls(row, planned.calls)
+                batch.assigned += [(row, each) for each in planned.assigned]
                 batch.resting.append(resting_of(row.id, planned))
                 if isinstance(planned.rest, HandOff) and planned.rest.words is not None:
                     batch.worded.append(
@@ -127,6 +128,7 @@ class Planner:
                     batch.updates.append(_update(row, planned.update))
             update.write_updates(connection, batch.updates)
             outbox.write(connection, batch.calls)
+            trials.write(connection, batch.assigned)
             done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
             words.used(connection, batch.worded)
             reached("plan.written")
@@ -175,6 +177,7 @@ class Planner:
             batch.taken.get(row.id, NOTHING_TAKEN),
             batch.pauses.get(row.sequence_key, ()),
             batch.awaited.get(row.id, frozenset()),
+            batch.trials.get(row.id, {}),
             row.snoozed_until,
         )
         return plan(sequence, position, facts, message_lifetime=self._lifetime)

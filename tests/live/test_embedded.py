@@ -378,6 +378,14 @@ def test_a_home_is_private_and_so_are_its_secrets(
         home.secret("../escape")
 
 
+def test_what_is_made_above_a_home_can_become_one(tmp_path: Path) -> None:
+    """`dripfleet chaos` keeps its runs below the home that `dripfleet demo` takes."""
+    with Home(tmp_path / "var" / "chaos" / "1"):
+        assert (tmp_path / "var").stat().st_mode & 0o777 == 0o700
+    with Home(tmp_path / "var"):
+        pass
+
+
 def test_somebodys_folder_is_not_taken_for_a_home(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     tmp_path.chmod(0o755)

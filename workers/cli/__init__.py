@@ -34,6 +34,7 @@ COMMANDS = (
     "subscribers",
     "events",
     "segment",
+    "experiment",
     "quantum",
     "words",
     "content",

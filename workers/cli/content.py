@@ -83,12 +83,17 @@ def preview(
     return ExitCode.OK if golden is None else _held_to(golden, made, update)
 
 
-def _held_to(golden: Path, made: Rendered, update: bool) -> int:
-    """Compare a mail with its golden file, or write that."""
+def whole(made: Rendered) -> str:
+    """A mail as a golden file has it: its subject and both parts."""
     parts = [f"Subject: {made.subject}", "", made.text.rstrip("\n")]
     if made.html is not None:
         parts += ["", "-------- HTML --------", made.html.rstrip("\n")]
-    new = "\n".join(parts) + "\n"
+    return "\n".join(parts) + "\n"
+
+
+def _held_to(golden: Path, made: Rendered, update: bool) -> int:
+    """Compare a mail with its golden file, or write that."""
+    new = whole(made)
     if update:
         golden.parent.mkdir(parents=True, exist_ok=True)
         golden.write_text(new, "utf-8")

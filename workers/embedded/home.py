@@ -212,7 +212,10 @@ class Home:
 def _claim(root: Path) -> None:
     """Make the folder, or see that it is ours, and keep it from others' eyes."""
     try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Those above it too, where they are not there: one of them may be made a home later.
+        for folder in reversed([each for each in root.absolute().parents if not each.exists()]):
+            folder.mkdir(exist_ok=True, mode=0o700)
+        root.mkdir(exist_ok=True, mode=0o700)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise Misconfigured(
             f"DRIPFLEET_HOME {root} cannot be made ({error.strerror}); name another folder."
