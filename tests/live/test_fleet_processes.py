@@ -291,6 +291,7 @@ def test_children_end_with_a_parent_that_is_killed(stack: Stack) -> None:
             "personalize",
             "--no-beat",
             "--no-flower",
+            "--no-edge",
         ],
         env=stack.environment(),
         stderr=subprocess.PIPE,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from workers.supervisor import Fleet
 
 
+EDGE_PATIENCE = 15.0
+
+
 def register(app: typer.Typer) -> None:
     """Add `up`, `worker`, `beat`, `flower`, `api`, `migrate`, `doctor`."""
     app.command(
@@ -241,9 +244,19 @@ def serve_edge(stack: Stack) -> bool:
 
 
 def tell_edge(fleet: Fleet) -> None:
-    """Say where the edge is."""
-    if url := fleet.edge_url():
-        say(f"edge: {url}")
+    """Say where the edge is, once it is there; workers may be sooner."""
+    import time
+
+    until = time.monotonic() + EDGE_PATIENCE
+    while "edge" in fleet.pids() and not fleet.stopping.is_set():
+        if url := fleet.edge_url():
+            say(f"edge: {url}")
+            return
+        if time.monotonic() > until:
+            log = fleet.stack.home.shown(fleet.stack.home.logs / "edge.log")
+            say(f"the edge does not serve yet; see {log}", style="yellow")
+            return
+        fleet.run(0.1)
 
 
 def _is_older(wanted: str, stands: str | None) -> bool:

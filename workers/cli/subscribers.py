@@ -139,7 +139,7 @@ def stop(
 
 
 @subscribers.command(
-    epilog="Examples:\n\ndripfleet subscribers export zoe@example.com > zoe.json",
+    epilog="Examples:\n\ndripfleet subscribers export zoe@example.com",
 )
 def export(
     who: str = typer.Argument(help="An e-mail address, or an external id."),
