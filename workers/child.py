@@ -118,7 +118,8 @@ class Child:
         self._asked = True
         self._restart_at = None
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            # Not by `Popen`, which reaps one that has just died, and its id with it.
+            os.kill(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to it and its own children."""
