@@ -89,6 +89,84 @@ def test_the_two_hours_of_a_clock_change_are_walked_in_two_zones() -> None:
     }
 
 
+# The hours around a clock change as clocks show them, and when each comes: the vectors among them.
+SPRING = {
+    "01:45": ("2026-03-08T06:45Z", "2026-03-29T00:45Z"),
+    "02:15": ("2026-03-08T07:00Z", "2026-03-29T01:00Z"),
+    "02:30": ("2026-03-08T07:00Z", "2026-03-29T01:00Z"),
+    "03:15": ("2026-03-08T07:15Z", "2026-03-29T01:15Z"),
+}
+AUTUMN = {
+    "00:45": ("2026-11-01T04:45Z", "2026-10-24T22:45Z"),
+    "01:30": ("2026-11-01T05:30Z", "2026-10-24T23:30Z"),
+    "02:15": ("2026-11-01T07:15Z", "2026-10-25T00:15Z"),
+    "03:15": ("2026-11-01T08:15Z", "2026-10-25T02:15Z"),
+    "09:00": ("2026-11-01T14:00Z", "2026-10-25T08:00Z"),
+}
+
+
+@pytest.mark.parametrize("hours", [SPRING, AUTUMN], ids=["spring", "autumn"])
+def test_both_zones_walk_the_hours_of_their_clock_changes_in_one_run(
+    hours: dict[str, tuple[str, str]],
+) -> None:
+    """What falls into a gap comes with its end, an hour that comes twice is the first of the two."""
+    steps = "steps:\n"
+    for number, wall in enumerate(hours):
+        wait = f'until_date: {{attribute: change, at: "{wall}", missing: exit}}'
+        steps += f"  - {{id: w{number}, wait: {{{wait}}}}}\n"
+        steps += f"  - {{id: m{number}, send: {{template: demo/m}}}}\n"
+    instants = [
+        [dt.datetime.fromisoformat(each) for each in of] for of in zip(*hours.values(), strict=True)
+    ]
+    people = [
+        Person(number, zone, {"change": f"{come[-1].date()}"})
+        for number, (zone, come) in enumerate(
+            zip(("America/New_York", "Europe/Berlin"), instants, strict=True)
+        )
+    ]
+    start = min(map(min, instants)) - dt.timedelta(days=2)
+    story = walked(steps, people, start=start, days=30)
+    for person, come in zip(people, instants, strict=True):
+        mails = [mail for mail in story.sent if mail.person == person.id]
+        assert [mail.step_id for mail in mails] == [f"m{n}" for n in range(len(hours))]
+        assert [mail.at.replace(second=0, microsecond=0) for mail in mails] == come
+    assert story.ended == {"completed": 2}
+
+
+QUIET = """limits: {quiet_hours: {from: "01:00", to: "03:30"}}
+steps:
+  - {id: w, wait: {until_date: {attribute: change, at: "01:45", missing: exit}}}
+  - {id: m, send: {template: demo/m}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "opens"),
+    [
+        ("America/New_York", "2026-03-08", "2026-03-08T07:30Z"),
+        ("Europe/Berlin", "2026-03-29", "2026-03-29T01:30Z"),
+        ("America/New_York", "2026-11-01", "2026-11-01T08:30Z"),
+        ("Europe/Berlin", "2026-10-25", "2026-10-25T02:30Z"),
+    ],
+)
+def test_quiet_hours_last_until_their_clock_says_so_on_both_sides_of_a_change(
+    zone: str, day: str, opens: str
+) -> None:
+    """An hour and three quarters by the clock: less by one in spring, more by one in autumn."""
+    source = (HEAD + QUIET).replace("transactional", "marketing\ntopic: news")
+    meant = dt.datetime.fromisoformat(opens)
+    story = simulate(
+        loads(source, "demo.yaml"),
+        [Person(1, zone, {"change": day})],
+        start=meant - dt.timedelta(days=1),
+        days=3,
+        seed=1,
+    )
+    [mail] = story.sent
+    assert meant <= mail.at <= meant + dt.timedelta(seconds=30)
+    assert story.steps[1].reasons == {"quiet_hours": 1}
+
+
 def test_the_same_seed_tells_the_same_story_and_another_one_another() -> None:
     asked: dict[str, Any] = {
         "start": MONDAY,
