@@ -12,6 +12,8 @@ from typing import Final
 POINTS: Final[dict[str, str]] = {
     "plan.written": "messages are inserted, not committed",
     "plan.committed": "messages are there, no doorbell has rung",
+    "enter.written": "what events ask for, or who is let in, is written, not committed",
+    "enter.committed": "people are in, and nobody is told to plan them",
     "dispatch.counted": "due rows are counted, no doorbell has rung",
     "dispatch.rung": "a doorbell is in the queue",
     "claim.moved": "rows are working, not committed",

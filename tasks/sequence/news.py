@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from models.session import Database
 from schedules.entry import EventTrigger
+from tasks.crashpoint import reached
 from tasks.moves import leave as moves
 from tasks.sequence import admission, edges, goals, room
 from tasks.sequence.versions import Versions
@@ -84,12 +85,18 @@ class Doorkeeper:
         """Act on up to 1 000 events, then on up to 1 000 requests of each sequence."""
         with self._database.transaction() as connection:
             heard = self._hear(connection)
+            if any(heard):
+                reached("enter.written")
         entered = refused = held = 0
         with self._database.transaction() as connection:
             open_ = list(connection.execute(room.OPEN).scalars())
         for key in open_:
             with self._database.transaction() as connection:
                 done = admission.admit(connection, key, self._versions)
+                if done.entered:
+                    reached("enter.written")
+            if done.entered:
+                reached("enter.committed")
             entered += len(done.entered)
             refused += len(done.refused)
             held += done.held

@@ -56,8 +56,18 @@ entry: {manual: true}
 steps:
   - {id: only, send: {template: chaos/mail}}
 """
+# An event lets in, and no hand: who acts upon it may die with it.
+WELCOME: Final = """
+key: chaos-welcome
+title: A welcome under faults
+class: transactional
+entry: {trigger: {event: chaos.arrived}}
+steps:
+  - {id: only, send: {template: chaos/mail}}
+"""
 KEYS: Final = ("chaos-news", "chaos-receipt")
 BATCH: Final = 12
+ARRIVE: Final = 2  # of a batch: each is told of twice, as by a producer that tries again
 EVERY: Final = 0.5  # seconds
 
 OPT_OUT = text("""
@@ -70,6 +80,21 @@ SELECT address_hmac, 'all', 'complaint' FROM subscriber WHERE id = :id ON CONFLI
 MOVE_AWAY = text("""
 UPDATE subscriber SET address = 'new.' || address, address_hmac = sha256(address_hmac) WHERE id = :id
 """)
+ARRIVED = text("""
+INSERT INTO event (subscriber_id, name, occurred_at, properties)
+SELECT s.id, 'chaos.arrived', clock_timestamp(), '{}' FROM subscriber s, generate_series(1, 2)
+WHERE s.address_hmac = ANY(CAST(:identities AS bytea[]))
+""")
+# Who was told of and is neither in, nor refused with a reason.
+KEPT_OUT = text("""
+SELECT DISTINCT x.subscriber_id FROM event x
+WHERE x.name = 'chaos.arrived'
+  AND NOT EXISTS (SELECT FROM enrollment e
+      WHERE e.subscriber_id = x.subscriber_id AND e.sequence_key = 'chaos-welcome')
+  AND NOT EXISTS (SELECT FROM entry_refusal f
+      WHERE f.subscriber_id = x.subscriber_id AND f.sequence_key = 'chaos-welcome')
+ORDER BY 1
+""")
 RECENT = text("""
 SELECT e.subscriber_id FROM enrollment e WHERE e.active ORDER BY e.id DESC LIMIT 200
 """)
@@ -77,7 +102,7 @@ SELECT e.subscriber_id FROM enrollment e WHERE e.active ORDER BY e.id DESC LIMIT
 
 @dataclass
 class Load:
-    """People who come in, `BATCH` a half second into each of two sequences, until `stop`.
+    """People who come in, `BATCH` a half second by hand into two sequences, a few by an event.
 
     Args:
         database: reached directly, not through the proxy.
@@ -96,11 +121,11 @@ class Load:
     _at: float = 0.0
 
     def prepare(self) -> None:
-        """Import the people and publish the two sequences."""
+        """Import the people and publish the sequences."""
         import_subscribers(
             self.database, self._csv(), name="people", secret=self.secret, rejects=Rejects(None)
         )
-        for source in (NEWS, RECEIPT):
+        for source in (NEWS, RECEIPT, WELCOME):
             loaded = reads(source, "chaos.yaml")
             with self.database.transaction() as connection:
                 publish(connection, loaded, source, {MAIL.name: MAIL})
@@ -115,8 +140,19 @@ class Load:
         for key in KEYS:
             if self._try(partial(enroll_identities, self.database, key, identities)):
                 self.enrolled += len(batch)
+        if self._try(partial(self._arrive, identities[:ARRIVE])):
+            self.enrolled += len(identities[:ARRIVE])
         self._next += len(batch)
         self._leave()
+
+    def _arrive(self, identities: list[bytes]) -> None:
+        with self.database.transaction() as connection:
+            connection.execute(ARRIVED, {"identities": identities})
+
+    def kept_out(self) -> list[int]:
+        """Subscribers whom an event was to let in, and whom nobody has let in, or refused."""
+        with self.database.transaction() as connection:
+            return list(connection.execute(KEPT_OUT).scalars())
 
     def _leave(self) -> None:
         how = self.rng.choice(("stopped", "suppressed", "opted_out", "moved_away", "stays"))

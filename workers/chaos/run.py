@@ -52,13 +52,14 @@ class Result:
         seed: of the plan, the load and the sink's draws.
         played: each fault, those of the sink and the raised errors among them.
         mails: lines of the ledger.
-        enrolled: people × sequences.
+        enrolled: people × sequences, by hand or by an event.
         states: messages by state.
         doubts: attempts that were in doubt.
         fates: what became of messages that may have been delivered, `state (reason)` → count.
         copies: mails at the sink beyond the first of their message; `explained` of these belong to a
             doubt that the policy sent again.
-        lost: messages that are sent here and not there, or ended nowhere.
+        lost: messages that are sent here and not there, or ended nowhere; people whom an event was
+            to let in, and who were forgotten.
         settled_in: seconds; None: it did not, and `unsettled` names the rows.
         report: the audit's.
         faults: why the run has failed; empty: it passed.
@@ -244,7 +245,13 @@ def _judge(world: World, load: Load, result: Result, *, smtp: bool) -> None:
     result.copies = result.mails - len(arrived)
     result.explained = report.sink.copies_in_doubt if report.sink else 0
     found = {finding.name: finding.count for finding in report.findings}
-    result.lost = found["W3"] + len(result.unsettled)
+    kept_out = load.kept_out()
+    result.lost = found["W3"] + len(result.unsettled) + len(kept_out)
+    if kept_out:
+        result.faults.append(
+            f"{len(kept_out)} people whom an event was to let in are neither in nor refused, such as"
+            f" subscriber {kept_out[0]}"
+        )
     result.faults += [
         f"{name}: {finding.count} found. {finding.sentence}"
         for finding in report.findings

@@ -43,7 +43,8 @@ SECOND = ("worker", "send", "--name", "send@second")
 JOURNAL_DISK = 4 << 20  # octets of the small disk on which journals lie, where one can be had
 LIVE = text("""
 SELECT (SELECT count(*) FROM message WHERE run_at IS NOT NULL OR watch_at IS NOT NULL) AS messages,
-    (SELECT count(*) FROM enrollment WHERE active) AS enrollments
+    (SELECT count(*) FROM enrollment WHERE active) AS enrollments,
+    (SELECT count(*) FROM event_news) + (SELECT count(*) FROM entry_request) AS asking
 """)
 
 
@@ -246,10 +247,10 @@ class World:
             return self.valkey.pid != before
 
     def live(self) -> tuple[int, int]:
-        """(messages that are not terminal, enrollments that are not ended)."""
+        """(messages that are not terminal, enrollments that are not ended or are asked for)."""
         with self.database.transaction() as connection:
             row = connection.execute(LIVE).one()
-            return row.messages, row.enrollments
+            return row.messages, row.enrollments + row.asking
 
 
 def await_value(look: Callable[[], T | None], seconds: float) -> T | None:
