@@ -33,7 +33,7 @@ class InvariantResult:
     """One invariant, checked.
 
     Attributes:
-        name: I1 … I12, W1 … W3.
+        name: I1 … I12, I14, W1 … W3.
         promise: what holds if `count` is 0.
         sentence: what is broken if it is not, and the next move.
         count: how many rows break it.

@@ -11,10 +11,11 @@ Parameters, in seconds: `armed_lease`, `grace`, `slack` (how long reaper and res
 
 from __future__ import annotations
 
+from tasks.upkeep.capped import OF_CAPS
 from tasks.upkeep.standing import OF_ROWS
 from tasks.upkeep.tries import OF_TRIES
 
-INVARIANTS = tuple(sorted((*OF_ROWS, *OF_TRIES), key=lambda each: int(each.name[1:])))
+INVARIANTS = tuple(sorted((*OF_ROWS, *OF_TRIES, *OF_CAPS), key=lambda each: int(each.name[1:])))
 
 # I13 is reported, not judged: how many of the mails that were put on the wire were ever in doubt.
 DOUBT = """

@@ -25,16 +25,19 @@ from tasks.upkeep.verify import VerifySettings, verify
 from workers.cli.render import say
 from workers.embedded.postgres import EmbeddedPostgres
 
-# Of ten messages of a step one was resent after a doubt, one is assumed sent, and one is due yet.
+# Of ten messages of a step one was resent after a doubt, one is assumed sent, and one is due yet. All
+# stand under a cap that everybody has just reached, so that the audit counts each beside the others.
 ROWS = """
 INSERT INTO subscriber (id, address, address_hmac)
 SELECT i, 's' || i || '@example.com', sha256(('s' || i)::bytea) FROM generate_series(1, {people}) i;
 INSERT INTO topic (key, title) VALUES ('news', 'News');
 INSERT INTO consent (subscriber_id, topic, opted_in, source, at)
 SELECT id, 'news', true, 'benchmark', now() - interval '10 days' FROM subscriber;
-INSERT INTO sequence (key, title, stream, topic, version) VALUES ('letters', 'L', 'transactional', 'news', 1);
+INSERT INTO sequence (key, title, stream, topic, version) VALUES ('letters', 'L', 'marketing', 'news', 1);
+UPDATE stream SET doubt_policy = 'resend' WHERE key = 'marketing';
 INSERT INTO sequence_version (sequence_key, version, definition, source, sha256)
-VALUES ('letters', 1, '{{}}', '', '');
+VALUES ('letters', 1, '{{"class": "marketing", "topic": "news",
+    "limits": {{"cap": {{"max": {steps}, "per": "7d", "scope": "topic"}}}}}}', '', '');
 INSERT INTO enrollment (sequence_key, sequence_version, subscriber_id, active, ended_at, end_reason)
 SELECT 'letters', 1, id, id % 10 = 3, CASE WHEN id % 10 <> 3 THEN now() - interval '1 hour' END,
     CASE WHEN id % 10 <> 3 THEN 'completed' END
@@ -43,7 +46,7 @@ INSERT INTO message (effect_key, rfc_message_id, stream, sequence_key, sequence_
     entry_no, enrollment_id, subscriber_id, template, content_sha256, state, run_at, watch_at,
     terminal_at, epoch, takes, armed_at, attempts, maybe_delivered, created_at)
 SELECT sha256(convert_to(e.id || '.' || n, 'UTF8')), '<' || e.id || '.' || n || '@mail.test>',
-    'transactional', 'letters', 1, 'mail-' || n, 1, e.id, e.subscriber_id, 'test/mail',
+    'marketing', 'letters', 1, 'mail-' || n, 1, e.id, e.subscriber_id, 'test/mail',
     CASE WHEN w.kind <> 3 THEN sha256(convert_to(e.id || '.' || n, 'UTF8')) END,
     CAST(CASE w.kind WHEN 2 THEN 'sent_assumed' WHEN 3 THEN 'scheduled' ELSE 'sent' END AS message_state),
     CASE WHEN w.kind = 3 THEN now() + interval '1 hour' END, NULL,

@@ -204,7 +204,7 @@ def test_a_lawful_fleet_at_work_is_clean(standing: Database) -> None:
     report = audit(standing)
     assert broken(report) == {}
     assert report.clean
-    assert [f.name for f in report.findings] == [f"I{n}" for n in range(1, 13)]
+    assert [f.name for f in report.findings] == [f"I{n}" for n in (*range(1, 13), 14)]
     assert report.counted["messages"] == 14
     assert summary(report).startswith("clean: 14 messages, ")
 
@@ -227,6 +227,10 @@ INSERT INTO attempt SELECT message_id, 2, a.owner, {armed}, a.content_sha256, '{
     enhanced_code, reply, {armed} + interval '1 s'
 FROM attempt a JOIN message m ON m.id = a.message_id WHERE m.subscriber_id = {who};
 UPDATE message SET attempts = 2, epoch = 2, armed_at = {armed} WHERE subscriber_id = {who}"""
+CAPPED = (
+    '{"class": "marketing", "topic": "news", "limits": {"cap": {"max": %s, "per": "%s",'
+    ' "scope": "%s"}}}'
+)
 SEEDS = {
     "I1 one effect key twice": (
         {"I1"},
@@ -472,6 +476,11 @@ SEEDS = {
         DOUBTED,
         "UPDATE message SET content_sha256 = sha256('other') WHERE subscriber_id = 3",
     ),
+    "I14 a second mail within the window of a cap of one": (
+        {"I14"},
+        TWO,
+        f"UPDATE sequence_version SET definition = '{CAPPED % ('1', '1h', 'topic')}'",
+    ),
     "I11 an attempt from the future": (
         {"I11"},
         FAILED,
@@ -516,6 +525,88 @@ def test_who_left_a_topic_that_the_sequence_had_not_then_was_written_to_lawfully
             UPDATE sequence_version SET definition = '{"topic": "news"}'""",
         )
     assert broken(audit(fleet)) == {}
+
+
+FIRST, SECOND = (f"WHERE subscriber_id = 12 AND step_id = '{step}'" for step in ("first", "second"))
+LIVE_THEN = (
+    f"UPDATE message SET enrollment_id = NULL, terminal_at = now() - interval '10 min' {FIRST}"
+)
+LOGGED = """INSERT INTO decision (subscriber_id, kind, detail)
+    SELECT 12, '{}', jsonb_build_object('message', id) FROM message {}"""
+THIRD = """UPDATE message SET subscriber_id = 12, enrollment_id = NULL,
+    created_at = now() - interval '49 min', {} WHERE subscriber_id = 1"""
+UNDER_A_CAP = {
+    # Statements, what holds for both sequences, and whether it is more than that allows.
+    "all of any sequence": (f"UPDATE message SET sequence_key = 'resting' {FIRST}", ("1", "1h", "all"), True),
+    "of the topic": (f"UPDATE message SET sequence_key = 'resting' {FIRST}", ("1", "1h", "topic"), True),
+    "of another sequence": (
+        f"UPDATE message SET sequence_key = 'resting' {FIRST}", ("1", "1h", "sequence"), False,
+    ),
+    "of a topic that was another one": (
+        f"""UPDATE message SET sequence_key = 'resting' {FIRST};
+        INSERT INTO sequence_version (sequence_key, version, definition, source, sha256)
+        VALUES ('resting', 2, '{{"topic": "old"}}', '', '')""",
+        ("1", "1h", "topic"), False,
+    ),
+    "one of two": ("", ("2", "1h", "topic"), False),
+    "outside of the window": ("", ("1", "90s", "topic"), False),
+    "given back": (f"UPDATE message SET state = 'failed' {FIRST}", ("1", "1h", "topic"), False),
+    "live at that time": (LIVE_THEN, ("1", "1m", "topic"), True),
+    "live still": (
+        f"""UPDATE message SET enrollment_id = NULL, state = 'in_doubt', terminal_at = NULL,
+            watch_at = 'infinity' {FIRST}""",
+        ("1", "1m", "topic"), True,
+    ),
+    "live again, by an operator's hand": (
+        f"{LIVE_THEN}; {LOGGED.format('retried', FIRST)}", ("1", "1m", "topic"), False,
+    ),
+    "live again, beside one of another sequence": (
+        f"""{LIVE_THEN}; {LOGGED.format("retried", FIRST)};
+        {THIRD.format("sequence_key = 'resting'")}""",
+        ("1", "1m", "sequence"), False,
+    ),
+    "live again, beside one outside of the window": (
+        f"""{LIVE_THEN}; {LOGGED.format("retried", FIRST)};
+        {THIRD.format("armed_at = now() - interval '48 min', terminal_at = now() - interval '47 min'")}""",
+        ("1", "1m", "topic"), False,
+    ),
+    "another one live again": (
+        f"{LIVE_THEN}; {LOGGED.format('retried', SECOND)}", ("1", "1m", "topic"), True,
+    ),
+    "by an operator's hand, and not again": (
+        f"{LIVE_THEN}; {LOGGED.format('resolved', FIRST)}", ("1", "1m", "topic"), True,
+    ),
+    "capped itself": (
+        f"{LIVE_THEN}; UPDATE message SET state = 'capped' {FIRST}", ("1", "1m", "topic"), False,
+    ),
+    "of a version without a cap": (
+        f"UPDATE message SET sequence_version = 0 {FIRST}", ("1", "1h", "topic"), False,
+    ),
+    "not handed over at all": (
+        f"UPDATE message SET state = 'suppressed' {SECOND}", ("1", "1h", "topic"), False,
+    ),
+    "handed over before there was a cap": (
+        "UPDATE message SET sequence_version = 0 WHERE subscriber_id = 12", ("1", "1h", "topic"), False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNDER_A_CAP)
+def test_a_cap_is_judged_by_what_held_at_hand_off(fleet: Database, case: str) -> None:
+    statements, cap, found = UNDER_A_CAP[case]
+    with fleet.transaction() as connection:
+        script(connection, f"UPDATE sequence_version SET definition = '{CAPPED % cap}'")
+        script(
+            connection,
+            """INSERT INTO sequence (key, title, stream, version) VALUES ('apart', 'A', 'marketing', 1);
+            INSERT INTO sequence_version (sequence_key, version, definition, source, sha256) VALUES
+                ('letters', 0, '{"class": "marketing", "topic": "news"}', '', ''),
+                ('apart', 1, '{"class": "marketing", "topic": "old"}', '', '')""",
+        )
+        script(connection, f"{statements};{RECOUNT}" if statements else RECOUNT)
+    report = audit(fleet)
+    finding = next(each for each in report.findings if each.name == "I14")
+    assert [row.subscriber_id for row in finding.rows] == ([TWO] if found else [])
 
 
 def test_an_audit_reads_one_snapshot_and_can_write_nothing(database: Database) -> None:

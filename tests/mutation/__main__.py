@@ -87,7 +87,7 @@ TARGETS = {
         (("tests/live/test_quarantine.py",), DELIVERY),
     ),
     "verify": Target(
-        ("tasks/upkeep/tries.py", "tasks/upkeep/standing.py", "tasks/upkeep/far_end.py"),
+        tuple(f"tasks/upkeep/{name}.py" for name in ("tries", "standing", "capped", "far_end")),
         of_sql,
         (("tests/live/test_verify.py",),),
     ),

@@ -61,6 +61,11 @@ REASONS: dict[tuple[str, str], dict[str, str]] = {
     ("tasks/moves/evidence.py", "FIND"): {
         "r.id IS NULL AND": "who gives an id gives no Message-ID"
     },
+    ("tasks/upkeep/capped.py", "OF_CAPS"): {
+        "WHERE d.subscriber_id = o.subscriber_id": INDEXED.replace(
+            "the owner or the state", "the id"
+        ),
+    },
     ("tasks/moves/reap.py", "HELD_BY_OWNER"): {"WHERE m.watch_at IS NOT NULL": INDEXED},
 }
 
