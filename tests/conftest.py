@@ -87,11 +87,24 @@ def _template(postgres_url: str) -> str:
 @pytest.fixture
 def database_url(postgres_url: str, _template: str) -> Iterator[str]:
     """A fresh, migrated database."""
+    with _fresh(postgres_url, _template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_url: str, _template: str) -> Iterator[str]:
+    """A fresh, migrated database for all tests of a module."""
+    with _fresh(postgres_url, _template) as url:
+        yield url
+
+
+@contextmanager
+def _fresh(postgres_url: str, template: str) -> Iterator[str]:
     name = f"test_{uuid4().hex[:12]}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(_template)
+                sql.Identifier(name), sql.Identifier(template)
             )
         )
         # What `migrate` sets on the role belongs to the database it was run in.
