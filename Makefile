@@ -21,8 +21,8 @@ check: $(VENV)/.installed  ## What must be true of the code before it is run.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed  ## The first figure: mails a second through the fleet, and smtp-source beside it.
-	$(BIN)/python -m tests.bench.first_figure $(ARGS)
+bench: $(VENV)/.installed  ## How near the fleet is to the wire (ARGS="--quick"); the last line is JSON.
+	$(BIN)/python -m tests.bench.goals $(ARGS)
 
 chaos: $(VENV)/.installed  ## The real fleet under random faults (ARGS="--minutes 3 --seed 7 --runs 10").
 	$(BIN)/dripfleet chaos $(ARGS)

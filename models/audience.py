@@ -14,12 +14,16 @@ NOW = text("clock_timestamp()")
 
 
 class Subscriber(Base):
-    """Somebody who may be written to. `address_hmac`: of the lower-case address; the identity."""
+    """Somebody who may be written to. `address_hmac`: of the lower-case address; the identity.
+
+    Once `erased_at` is set the row stays as it is: a trigger keeps whatever comes later out.
+    """
 
     __tablename__ = "subscriber"
     __table_args__ = (
         CheckConstraint("address !~ '[[:cntrl:][:space:]]'", name="address_clean"),
         CheckConstraint("(stopped_at IS NULL) = (stopped_reason IS NULL)", name="stop_has_reason"),
+        Index("subscriber_erased_idx", "id", postgresql_where=text("erased_at IS NOT NULL")),
     )
     id: Mapped[Id]
     external_id: Mapped[str | None] = mapped_column(unique=True)
@@ -33,6 +37,7 @@ class Subscriber(Base):
     stopped_reason: Mapped[str | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    erased_at: Mapped[dt.datetime | None]
 
 
 class Topic(Base):

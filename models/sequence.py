@@ -32,6 +32,7 @@ class Stream(Base):
         CheckConstraint("doubt_policy IN ('assume_sent', 'resend', 'hold')", name="doubt_policy"),
         CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="pause_has_reason"),
         CheckConstraint("region ~ '^[a-z0-9][a-z0-9-]{0,30}$'", name="region"),
+        CheckConstraint("tracking IN ('none', 'clicks', 'opens', 'all')", name="tracking"),
     )
     key: Mapped[str] = mapped_column(primary_key=True)
     class_: Mapped[str] = mapped_column("class")
@@ -42,6 +43,7 @@ class Stream(Base):
     paused_at: Mapped[dt.datetime | None]
     pause_reason: Mapped[str | None]
     region: Mapped[str | None]
+    tracking: Mapped[str] = mapped_column(server_default="none")
 
 
 class TemplateSource(Base):

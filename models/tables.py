@@ -3,7 +3,9 @@
 from models import (
     audience,
     content_work,
+    edge,
     entry,
+    experiment,
     fleet,
     message,
     named_segment,
@@ -18,7 +20,9 @@ from models import (
 __all__ = [
     "audience",
     "content_work",
+    "edge",
     "entry",
+    "experiment",
     "fleet",
     "message",
     "named_segment",

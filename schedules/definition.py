@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, cast
 
+from schedules.arms import ExperimentStep
 from schedules.entry import BY_HAND, Entry, entry_from_json, entry_to_json
 from schedules.expression import ExpressionError, Needs
 from schedules.fires import CatchUp as Fires
@@ -52,7 +53,8 @@ from schedules.stored import (
 )
 
 __all__ = [
-    "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep", "Goal", "Holdout",
+    "SCHEMA", "BranchStep", "Case", "CatchUp", "Entry", "ExitRule", "ExitStep",
+    "ExperimentStep", "Goal", "Holdout",
     "Limits", "OnLate", "PauseClock", "Publish", "SendStep", "Sequence", "Step", "StreamClass",
     "Timezone", "UntilDate", "UntilEvent", "UpdateStep", "WaitStep", "WebhookStep", "successors",
 ]  # fmt: skip

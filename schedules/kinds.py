@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import time, timedelta
 from typing import Literal, TypeAlias
 
+from schedules.arms import ExperimentStep
 from schedules.expression import Expression, Needs
 from schedules.personal import Personalize
 
@@ -144,7 +145,9 @@ class ExitStep:
         """Nothing follows an exit."""
 
 
-Step: TypeAlias = SendStep | WaitStep | BranchStep | UpdateStep | WebhookStep | ExitStep
+Step: TypeAlias = (
+    SendStep | WaitStep | BranchStep | ExperimentStep | UpdateStep | WebhookStep | ExitStep
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,10 @@ def ways(step: Step) -> Iterator[tuple[tuple[str | int, ...], str]]:
         yield ("branch", len(step.cases), "else"), step.next
         if step.on_stale is not None:
             yield ("on_stale",), step.on_stale
+        return
+    if isinstance(step, ExperimentStep):
+        for arm in step.arms:
+            yield ("paths", arm.name), arm.next
         return
     event = step.until_event if isinstance(step, WaitStep) else None
     if step.next is not None:

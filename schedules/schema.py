@@ -54,8 +54,16 @@ steps:
   - id: ask
     branch:
       - {if: "score('churn', max_age='24h') >= 0.8", next: note}
-      - {else: end}
+      - {else: split}
     on_stale: note
+  - id: split
+    experiment:
+      arms: {plain: 50, offer: 50}
+      metric: goal
+      allocate: fixed
+      salt: sample-2026
+      stop: {test: sequential, alpha: 0.05, min_per_arm: 1000, max_days: 30, effect: 0.1, guardrail: {complaint_rate: 0.001, unsubscribe_rate: 0.02}}
+    paths: {plain: note, offer: end}
   - {id: note, update: {set: {tried: true, visits: {expression: sub.visits + 1}}, topics: {news: true}}, next: call}
   - {id: call, webhook: {to: crm, fields: [plan]}}
   - {id: end, exit: {reason: completed}}
@@ -120,6 +128,11 @@ class _Shape:
             "additionalProperties": False,
             "properties": {name: _any(self._key(place, name)) for name in known},
         }
+        # Beside the reader's own keys names of somebody's own, such as the arms in `paths`.
+        if named := [one for name in takes if name not in known for one in self._key(place, name)]:
+            found["additionalProperties"] = _any(
+                [one for n, one in enumerate(named) if one not in named[:n]]
+            )
         # What only some of the mappings at this place need is needed by none of the others.
         needed = list(self.needed.get(place, {}).values())
         if always := sorted(set.intersection(*needed)) if needed else []:

@@ -7,6 +7,7 @@ from typing import Final
 
 from schedules.branches import read_branch, read_update
 from schedules.durations import parse_duration
+from schedules.experimenting import judge_experiments, read_experiment
 from schedules.findings import Path
 from schedules.graph import Edge, cycles, unreached
 from schedules.kinds import ExitStep, OnLate, SendStep, Step, ways
@@ -15,17 +16,18 @@ from schedules.reading import SLUG, Table, matching, suggest
 from schedules.waits import DURATION, judge_of, read_wait
 from schedules.webhooks import read_webhook
 
-_KINDS: Final = ("send", "wait", "branch", "update", "webhook", "exit")
-_KINDS_LATER: Final = ("experiment",)
+_KINDS: Final = ("send", "wait", "branch", "experiment", "update", "webhook", "exit")
+_KINDS_LATER: Final[tuple[str, ...]] = ()
 _STEP_KEYS: Final = {
     "send": ("id", "send", "next", "on_fail", "max_lateness", "on_late"),
     "wait": ("id", "wait", "next", "paths"),
     "webhook": ("id", "webhook", "next"),
     "branch": ("id", "branch", "on_stale"),
+    "experiment": ("id", "experiment", "paths"),
     "update": ("id", "update", "next"),
     "exit": ("id", "exit"),
 }
-_STEP_LATER: Final = (*_KINDS_LATER, "paths")
+_STEP_LATER: Final = _KINDS_LATER
 _ON_LATE: Final[dict[str, OnLate]] = {
     "send": "send", "next_window": "next_window", "skip": "skip", "exit": "exit",
 }  # fmt: skip
@@ -83,6 +85,7 @@ def read_steps(top: Table, bounded: bool) -> list[Step]:
                     f" id of one; {move}",
                 )
     judge_of(top, steps)
+    judge_experiments(top, tables)
     if whole:
         for path, message in (*unreached(places, edges), *cycles(places, edges)):
             top.report.add_at(path, message)
@@ -122,6 +125,8 @@ def _step(table: Table, id_: str, below: str | None, bounded: bool) -> Step | No
     if kind == "branch":
         step = read_branch(table, id_)
         return None if any(key in table for key in later) else step
+    if kind == "experiment":
+        return read_experiment(table, id_)
     body = table.table(kind)
     if kind == "send":
         step = _send(table, body, id_, next_, bounded)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import time, timedelta
 from typing import Any, Literal, cast
 
+from schedules.arms import ExperimentStep, experiment_from_json, experiment_to_json
 from schedules.durations import (
     format_duration,
     format_offset,
@@ -83,6 +84,8 @@ def step_to_json(step: Step) -> dict[str, Any]:
             return plain(
                 {"id": step.id, "branch": [*cases, {"else": step.next}], "on_stale": step.on_stale}
             )
+        case ExperimentStep():
+            return plain({"id": step.id, **experiment_to_json(step)})
         case UpdateStep():
             # As rows: a value may be null, and null is what `plain` leaves out.
             attributes = [
@@ -137,6 +140,8 @@ def step_from_json(data: Mapping[str, Any]) -> Step:
             next=last["else"],
             on_stale=data.get("on_stale"),
         )
+    if "experiment" in data:
+        return experiment_from_json(id_, data["experiment"])
     if "update" in data:
         return UpdateStep(
             id=id_,

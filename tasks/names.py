@@ -34,6 +34,7 @@ CUT: Final = "quantum.cut"
 CUT_NOISY: Final = "quantum.cut_noisy"
 NAMED_SEGMENTS: Final = "audience.segments"
 TRACK: Final = "track.record"
+JUDGE: Final = "track.judge"
 CONTENT_DRAFT: Final = "content.draft"
 CONTENT_SUBJECT_LINES: Final = "content.subject_lines"
 CONTENT_REVIEW: Final = "content.review"
@@ -69,6 +70,7 @@ POOL_OF: Final[dict[str, PoolName]] = {
     CUT_NOISY: "quantum",
     NAMED_SEGMENTS: "upkeep",
     TRACK: "upkeep",
+    JUDGE: "upkeep",
     CONTENT_DRAFT: "personalize",
     CONTENT_SUBJECT_LINES: "personalize",
     CONTENT_REVIEW: "personalize",
@@ -83,6 +85,7 @@ QUEUE_OF: Final[dict[str, str]] = {
     ASK_WORDS: "sequence.words",  # the dispatcher rings where none waits, and scans pile up
     NAMED_SEGMENTS: "segments",
     TRACK: "track",
+    JUDGE: "hits",  # behind what producers send it would wait for as long as they do
 }
 
 # What a cron line may start by name, with the payload of a tick; ticks of beat are none of them.

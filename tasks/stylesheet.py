@@ -12,14 +12,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from css_inline import CSSInliner
 
+DEEPEST: Final = 250
+"""Elements within elements; css-inline takes its process down at some thousands."""
 STYLE: Final = re.compile(r"<style\b([^>]*)>(.*?)</style\s*>", re.IGNORECASE | re.DOTALL)
 _DARK: Final = re.compile(r"@media[^{]*prefers-color-scheme\s*:\s*dark", re.IGNORECASE)
 _NESTING: Final = ("@media", "@supports", "@layer", "@container")
+_VOID: Final = frozenset("area base br col embed hr img input link meta source track wbr".split())
+_IMPLIED: Final = frozenset("p li dt dd option tr td th tbody thead tfoot".split())
+_FORMATTING: Final = frozenset(
+    "a b big code em font i nobr s small strike strong tt u".split()
+)  # a wrong end of these opens them anew elsewhere
 _TOKEN: Final = re.compile(
     r"""/\*.*?(?:\*/|$)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|.""", re.DOTALL
 )  # comments and strings are one token each
@@ -84,14 +92,38 @@ def declarations(body: str) -> Iterator[tuple[str, str]]:
             yield name.strip().lower(), value.strip()
 
 
+class TooDeep(ValueError):
+    """A page is nested so deeply that its rules are not applied."""
+
+
 def inline(page: str) -> str:
-    """A page with its rules in its elements; nothing is fetched."""
+    """A page with its rules in its elements; nothing is fetched.
+
+    Raises:
+        TooDeep: elements stand within more than `DEEPEST` others, or are not closed.
+        ValueError: css-inline cannot read it.
+    """
+    if depth(page) > DEEPEST:
+        raise TooDeep(f"its elements stand within over {DEEPEST} others: close what is open")
     return _inliner().inline(page)
 
 
 def as_read(page: str) -> str:
-    """A page as a mail program shows it that reads `<style>`: every fixed rule in its element."""
-    return inline(page) if STYLE.search(page) else page
+    """A page as a mail program shows it that reads `<style>`: every fixed rule in its element.
+
+    One that cannot be read is given back as it is.
+    """
+    try:
+        return inline(page) if STYLE.search(page) else page
+    except ValueError:
+        return page
+
+
+def depth(page: str) -> int:
+    """How deep its elements stand within each other, at least as deep as a parser of HTML makes it."""
+    counted = _Depth()
+    counted.feed(page)
+    return counted.most
 
 
 def in_the_dark(page: str) -> str | None:
@@ -102,7 +134,40 @@ def in_the_dark(page: str) -> str | None:
         return None
     said = "".join(str(_important(each)) for rule in dark for each in rules(rule.body or ""))
     last = list(STYLE.finditer(page))[-1].end()
-    return inline(f"{page[:last]}<style>{said}</style>{page[last:]}")
+    try:
+        return inline(f"{page[:last]}<style>{said}</style>{page[last:]}")
+    except ValueError:
+        return None
+
+
+class _Depth(HTMLParser):
+    """Counts an element as open until its own end stands where it may.
+
+    What is left open, and an end in the wrong place, count: a parser mends them in its own ways.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _VOID:
+            return
+        if tag in _IMPLIED and self._open and self._open[-1] == tag:
+            return
+        self._open.append(tag)
+        self.most = max(self.most, len(self._open))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        at = len(self._open)
+        while tag not in _FORMATTING and at and self._open[at - 1] in _IMPLIED - {tag}:
+            at -= 1
+        if at and self._open[at - 1] == tag:
+            del self._open[at - 1 :]
 
 
 @cache

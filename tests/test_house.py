@@ -17,7 +17,7 @@ TOP = {
     *ROOMS, "deploy", "tests", "pyproject.toml", "README.md", "Makefile", "CHANGELOG.md", "LICENSE",
     "requirements.lock", ".ci", ".gitignore",
 }  # fmt: skip
-SHARED = {"moves"}  # in tasks/, and no specialism: everybody may import it
+SHARED = {"moves", "experiment"}  # in tasks/, and no specialism: everybody may import it
 
 
 def config() -> dict[str, object]:

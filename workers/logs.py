@@ -27,7 +27,10 @@ _URL_SECRET = re.compile(r"([a-zA-Z][\w+.-]*://)[^/\s@'\"]*@")
 _ROW = re.compile(r"\[parameters: .*?\](?=\n|$)|^(?:DETAIL|CONTEXT):.*$", re.MULTILINE | re.DOTALL)
 # Celery writes a worker's name as pool@host, and its own mailboxes as genNN@host.
 _NODE = re.compile(rf"(?:{'|'.join(POOLS)}|celery|beat|gen\d+)(?:-[\w-]+)?")
-_TOKEN = re.compile(r"\b(?:[\w-]{20,}\.){2}[\w-]{16,}\b|(?<=[?&]token=)[^&\s]+")
+_TOKEN = re.compile(
+    r"\b(?:[\w-]{20,}\.){2}[\w-]{16,}\b|(?<=[?&]token=)[^&\s]+"
+    r"|\b[a-z0-9]{1,8}\.[\w-]{11,22}\.[\w-]{22}(?![\w-])|\bdf_[a-z0-9]{8}_[\w-]{20,}"
+)
 
 # Four ticks a second are no news, and what fails says so by itself. A worker that is too busy to be
 # inspected is no fault of Flower's, nor is a wrong password.

@@ -106,12 +106,13 @@ _ALL = (
         needs="cirq",
         nice=10,
     ),
-    # House-keeping, and what the audience needs: segments one at a time, events from producers.
+    # House-keeping, and what the audience needs: segments one at a time, events from producers, clicks
+    # and opens.
     Pool(
         "upkeep",
         "threads",
         4,
-        ("tasks.upkeep.entry", "tasks.audience.entry", CANARY),
+        ("tasks.upkeep.entry", "tasks.audience.entry", "tasks.track.entry", CANARY),
         settings=(DURATIONS, "tasks.upkeep.old_words:OldWordsSettings"),
     ),
 )  # fmt: skip

@@ -32,6 +32,7 @@ from workers.settings import FleetSettings, panel
 POLL_SECONDS = 0.1
 MEND_SECONDS = 1.0
 HURRY_PATIENCE = 2.0
+COMMAND = {"edge": "api"}  # where it is called otherwise than its process
 PATIENCE = 40.0  # a delivery task waits 20 s for its rows; everything else is shorter
 
 
@@ -44,7 +45,7 @@ class Fleet:
         regions: of each a send worker as well, beside the one that answers no region (or, with
             DRIPFLEET_REGION, its own).
         scale: queues whose workers grow and shrink by how late they are; the others have one.
-        beat, flower: whether these run too.
+        beat, flower, edge: whether these run too; for the edge, `Stack.serve_edge` comes before.
         say: told what the operator should know: deaths, restarts, warnings of children.
         program: what the interpreter is told to run, before a process's own arguments.
     """
@@ -58,6 +59,7 @@ class Fleet:
         scale: Sequence[Bounds] = (),
         beat: bool = True,
         flower: bool = True,
+        edge: bool = False,
         say: Callable[[str], None] = lambda text: None,
         program: Sequence[str] = PROGRAM,
     ) -> None:
@@ -72,8 +74,8 @@ class Fleet:
         self._say = say
         self._settings = panel(FleetSettings)[FleetSettings]
         self._alone = {
-            name: self._child(name, [name])
-            for name, wanted in (("beat", beat), ("flower", flower))
+            name: self._child(name, [COMMAND.get(name, name)])
+            for name, wanted in (("beat", beat), ("flower", flower), ("edge", edge))
             if wanted
         }
         patience = self._settings.drain_wait + PATIENCE
@@ -89,7 +91,8 @@ class Fleet:
         self._database = Database(self.stack.database_url, name="dripfleet-supervisor", size=1)
         with self._database.transaction() as connection:
             self._since = canaries.now(connection)
-        (self.stack.home.run / "flower.url").unlink(missing_ok=True)
+        for name in self._alone:
+            (self.stack.home.run / f"{name}.url").unlink(missing_ok=True)
         least = {each.queue: each.min_replicas for each in self._scale}
         for queue, crew in self._crews.items():
             crew.resize(least.get(queue, 1))
@@ -141,8 +144,15 @@ class Fleet:
 
     def flower_url(self) -> str | None:
         """Where Flower serves, once it does."""
+        return self._url("flower")
+
+    def edge_url(self) -> str | None:
+        """Where the edge serves, once it does."""
+        return self._url("edge")
+
+    def _url(self, name: str) -> str | None:
         with contextlib.suppress(OSError):
-            return (self.stack.home.run / "flower.url").read_text(encoding="utf-8").strip() or None
+            return (self.stack.home.run / f"{name}.url").read_text(encoding="utf-8").strip() or None
         return None
 
     def poll(self) -> None:
@@ -167,7 +177,7 @@ class Fleet:
             (("sequence",), PATIENCE),
             (("send",), drain),
             (tuple(pool for pool in names.POOLS if pool not in ("sequence", "send")), PATIENCE),
-            (("flower",), PATIENCE),
+            (("flower", "edge"), PATIENCE),
         ):
             self._stop_group([*self._of(names_)], patience)
         if self._database is not None:

@@ -186,6 +186,20 @@ def import_subscribers(
     return tally
 
 
+def bring_in(database: Database, candidates: list[Candidate]) -> tuple[Tally, set[int]]:
+    """Bring candidates in that come from no file, each address once.
+
+    Returns:
+        The tally, and the lines of those whose external id is somebody else's.
+
+    Raises:
+        Transient: it met other writers five times over.
+    """
+    tally = Tally()
+    with database.raw() as connection:
+        return tally, _apply(connection, candidates, Rejects(None), tally, dry_run=False)
+
+
 @contextmanager
 def _no_collector() -> Iterator[None]:
     """Spare the cycle collector: a chunk is many small objects and no cycle (a third faster)."""

@@ -52,7 +52,7 @@ _COLUMNS = """
 """
 BY_ADDRESS = text(f"SELECT {_COLUMNS} FROM subscriber WHERE address_hmac = :identity")
 BY_EXTERNAL_ID = text(f"SELECT {_COLUMNS} FROM subscriber WHERE external_id = :external_id")
-ANY_ONE = text("SELECT address, address_hmac FROM subscriber LIMIT 1")
+ANY_ONE = text("SELECT address, address_hmac FROM subscriber WHERE erased_at IS NULL LIMIT 1")
 
 PARTS = {
     "consents": "SELECT topic, opted_in, source, at FROM consent WHERE subscriber_id = :id"

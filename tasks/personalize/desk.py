@@ -46,11 +46,18 @@ class Desk:
         database: where it is asked for.
         settings: the model's server, prices, budgets.
         client: the model; by default the server that the settings name.
+        quiet: a command says itself what a worker would log.
     """
 
     def __init__(
-        self, database: Database, settings: ModelSettings, client: Asks | None = None
+        self,
+        database: Database,
+        settings: ModelSettings,
+        client: Asks | None = None,
+        *,
+        quiet: bool = False,
     ) -> None:
+        self._quiet = quiet
         self._database = database
         self._settings = settings
         self._given = client
@@ -107,7 +114,7 @@ class Desk:
             log.exception("content_failed", task=held.task, kind=type(fault).__name__)
         with self._database.transaction() as connection:
             requests.end(connection, held, found, said)
-        if found is None:
+        if found is None and not self._quiet:
             log.error("content_refused", task=held.task, why=said)
         return "failed" if found is None else "done"
 
@@ -141,7 +148,8 @@ class Desk:
             if not made.faults:
                 break
             fault = "; ".join(made.faults)
-            log.warning("content_rejected", task=held.task, why=fault)
+            if not self._quiet:
+                log.warning("content_rejected", task=held.task, why=fault)
         if best is None:
             raise Permanent(
                 f"{tries} answers of the model {held.model} were refused, the last one since {fault};"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from tasks.personalize.commission import Reading, conversation, json_schema, lin
 from tasks.personalize.engine import Brief
 
 LONGEST: Final = 1200
+_POINT: Final = re.compile(r"(?<=\d)\.(?=\d)")
 _RULES: Final = """You are given figures of somebody else's mails and of one of ours. Answer with one JSON
 object that holds "summary", three to six plain English sentences on how the two differ in length,
 links, offers, tone and how often they write, and nothing else. Use only figures that are given, as they
@@ -47,9 +49,9 @@ class Prose:
         if not said:
             return Reading(None, ["the summary is no text"])
         brief = Brief("comparison", f"{self._told}\n{_RULES}", "en", {"summary": LONGEST})
-        found = [
-            why for check, why in checks.faults({"summary": said}, brief, {}) if check in _HELD
-        ]
+        # A point within a figure is that of no host; the digits on both sides are still given ones.
+        plain = {"summary": _POINT.sub(" ", said)}
+        found = [why for check, why in checks.faults(plain, brief, {}) if check in _HELD]
         return Reading(None if found else {"summary": said}, found)
 
     @cached_property

@@ -29,6 +29,9 @@ _SENTENCE: Final = re.compile(r"[.!?…]+(?:\s|$)|\n{2,}")
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _VOWELS: Final = re.compile(r"[aeiouyäöüáéíóúàèìòùâêîôû]+", re.IGNORECASE)
 _COLOR: Final = re.compile(r"(?:^|;)\s*(background-color|background|color)\s*:\s*([^;]+)", re.I)
+_DEEPEST: Final = (
+    500  # elements whose colors are remembered; a page of a stranger may have any number
+)
 _HIDDEN: Final = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 _INK: Final = re.compile(
     r"#(?:[0-9a-f]{6}|[0-9a-f]{3})\b|rgb\(\s*\d{1,3}\s*,\s*\d{1,3}\s*,\s*\d{1,3}\s*\)|\b[a-z]+\b",
@@ -190,7 +193,7 @@ class _Page(HTMLParser):
                 ink = color
             elif color:
                 ground = color
-        if tag not in _VOID:
+        if tag not in _VOID and len(self._colors) < _DEEPEST:
             self._colors.append((tag, ink, ground, hidden))
         if tag == "html":
             self.lang = given.get("lang")
@@ -312,6 +315,9 @@ def _of_page(page: _Page, html: str, language: str) -> _Found:
         found.append(("contrast", "warning", says, "make one of them darker or lighter"))
     if re.search(r"<(?:script|form|iframe|object|embed)\b", html, re.IGNORECASE):
         found.append(("markup", "error", "it holds what mail programs cut out", "take it out"))
+    if stylesheet.depth(html) > stylesheet.DEEPEST:
+        says = f"elements stand within over {stylesheet.DEEPEST} others, or are not closed"
+        found.append(("markup", "error", says, "close them: its rules were not looked at"))
     if len(html.encode()) > 102_000:
         says = f"the page has {len(html.encode()) // 1000} kB; Gmail cuts off after 102"
         found.append(("size", "warning", says, "make it shorter"))

@@ -24,6 +24,7 @@ class Channel(asyncio.Protocol):
 
     __slots__ = (
         "_last_words",
+        "_left",
         "_loop",
         "_paused",
         "_poll",
@@ -49,6 +50,7 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport = _Nowhere()
         self._reader = ReplyReader()
         self._replies: list[RawReply] = []
+        self._left = 0  # answers that a wait may leave outstanding
         self._wanted = 1  # the greeting, which may come before anybody waits for it
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -70,9 +72,13 @@ class Channel(asyncio.Protocol):
         except (OSError, RuntimeError):
             self.close("the connection was closed under the write")
 
-    async def heard(self, seconds: float) -> list[RawReply]:
-        """The replies awaited; fewer only together with a fault, a silence of so long included."""
-        if self._wanted and self.fault is None:
+    async def heard(self, seconds: float, *, left: int = 0) -> list[RawReply]:
+        """The replies awaited; fewer only together with a fault, a silence of so long included.
+
+        With `left` it returns when no more than so many are outstanding; a later call waits on.
+        """
+        self._left = left
+        if self._wanted > left and self.fault is None:
             await self._pause(seconds)
         return self._replies
 
@@ -230,6 +236,8 @@ class Channel(asyncio.Protocol):
         elif not self._wanted:
             if self._reader.pending:
                 self.close("the relay spoke out of turn")
+            self._wake()
+        elif self._wanted <= self._left:
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -6,8 +6,7 @@ here (the transport does that), and lines end in CRLF only.
 
 Every mail carries `Auto-Submitted: auto-generated` (RFC 3834 §5): together with `List-Unsubscribe`
 it keeps vacation responders silent. `Precedence: bulk` says the same outside of any standard
-(RFC 2076 §3.9 discourages it) and is left out. `List-Unsubscribe-Post` (RFC 8058) asks for an
-https address and comes with the HTTP edge.
+(RFC 2076 §3.9 discourages it) and is left out.
 """
 
 from __future__ import annotations
@@ -24,12 +23,13 @@ from urllib.parse import quote
 
 from tasks.errors import Permanent
 from tasks.send.envelope import MAX_LINE, ascii_domain, long_line_at
+from tasks.send.list_headers import list_headers
 from tasks.send.quoted import Part, encoded, utf8
 from tasks.send.render import Rendered
 
 HEADERS = frozenset(
     """Auto-Submitted Content-Transfer-Encoding Content-Type Date From List-Unsubscribe
-    MIME-Version Message-ID Subject To""".split()
+    List-Unsubscribe-Post MIME-Version Message-ID Subject To""".split()
 )
 
 OCTETS_A_WORD = 39  # of an encoded word: `List-…: ` and 64 characters stay within 76
@@ -62,7 +62,8 @@ class Facts:
     """What is fixed about one message before its words are.
 
     `rfc_message_id` with its angle brackets; `frozen_at` aware; `boundary_key` is the effect key;
-    `unsubscribe_token` as made by the function of that name.
+    `unsubscribe_token` as made by the function of that name; `one_click` is the edge's address that
+    takes the reader off by a POST, for mails that one can leave.
     """
 
     rfc_message_id: str
@@ -70,6 +71,7 @@ class Facts:
     frozen_at: datetime
     boundary_key: bytes
     unsubscribe_token: str
+    one_click: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def assemble(
         ("To", _recipient(message.to_address)),
         ("Message-ID", message.rfc_message_id),
         ("Subject", _unstructured(subject, "the subject")),
-        ("List-Unsubscribe", f"<{unsubscribe_url(sender, message.unsubscribe_token)}>"),
+        *list_headers(unsubscribe_url(sender, message.unsubscribe_token), message.one_click),
         ("Auto-Submitted", "auto-generated"),
         ("MIME-Version", "1.0"),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 from email.utils import parseaddr
 from typing import Any, Literal
@@ -12,10 +11,11 @@ from sqlalchemy import Connection, text
 from schedules.prompt import put_back
 from tasks.errors import Permanent
 from tasks.send.confine import render_confined
-from tasks.send.content import Facts, Sender, compose, unsubscribe_url
+from tasks.send.content import Content, Facts, Sender, compose, unsubscribe_url
+from tasks.send.edge import Edge, OfMail, Reach
+from tasks.send.links import Links, known_rows
 from tasks.send.render import Bundle, Rendered
 from tasks.send.settings import SendSettings
-from tasks.send.tokens import unsubscribe_token
 
 # What is not frozen yet is shown as a claim made now would freeze it.
 FIND = """
@@ -25,6 +25,7 @@ SELECT m.id, m.rfc_message_id, m.stream, m.sequence_key, m.sequence_version, m.s
     m.parked_from, m.expires_at, m.epoch, m.owner, m.armed_at, m.terminal_at, m.attempts, m.takes,
     m.crashes, m.last_code, m.last_stage, m.maybe_delivered, m.created_at, m.frozen_at,
     m.content_sha256, m.effect_key, s.address, t.sender, t.doubt_policy,
+    t.class AS class_, t.tracking,
     m.frozen_at IS NOT NULL AS frozen, clock_timestamp() AS now,
     coalesce(m.template_version, (SELECT x.sha256 FROM template x WHERE x.name = m.template)) AS version,
     coalesce(m.variables, jsonb_build_object('first_name', s.first_name, 'locale', s.locale,
@@ -134,25 +135,41 @@ def _mail(connection: Connection, row: Any, settings: SendSettings | None) -> Ma
     if stored is None:
         raise Permanent("the sources of its template are gone; apply its sequence again")
     sender = _sender(row.sender, settings.sender)
-    token = unsubscribe_token(settings.secret_token.get_secret_value().encode(), "k1", row.id)
+    edge = Edge(Links(known_rows(connection), settings.edge_url), settings.edge_url)
+    reach = Reach(row.class_ == "marketing", row.tracking)
+    likeness: Likeness = "not_armed"
+    # Its tokens may be of a key that signs no more.
+    for keys in (settings.keys, *settings.keys.others()):
+        here = edge.of(Bundle(stored.name, stored.parts), reach, keys)
+        content = _made(row, sender, here)
+        if row.content_sha256 is not None:
+            likeness = "same" if bytes(row.content_sha256) == content.sha256 else "differs"
+        if likeness != "differs":
+            break
+    return Mail(content.octets, False, row.frozen, likeness)
+
+
+def _made(row: Any, sender: Sender, edge: OfMail) -> Content:
     variables = {
         "subscriber": row.variables,
         "words": put_back(row.variables.get("words", {}), row.variables),
         "event": row.variables.get("event", {}),
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
-        "unsubscribe": {"mailto": unsubscribe_url(sender, token)},
+        **edge.variables(row.id, unsubscribe_url(sender, edge.token(row.id))),
     }
     # In a child: this may be the very mail that took a worker down.
-    [rendered] = render_confined(Bundle(stored.name, stored.parts), [variables])
+    [rendered] = render_confined(edge.tracked.bundle, [variables])
     if not isinstance(rendered, Rendered):
         raise Permanent(rendered.reason)
-    frozen_at: dt.datetime = row.frozen_at or row.now
-    facts = Facts(row.rfc_message_id, row.address, frozen_at, bytes(row.effect_key), token)
-    content = compose(rendered, message=facts, sender=sender)
-    likeness: Likeness = "not_armed"
-    if row.content_sha256 is not None:
-        likeness = "same" if bytes(row.content_sha256) == content.sha256 else "differs"
-    return Mail(content.octets, False, row.frozen, likeness)
+    facts = Facts(
+        row.rfc_message_id,
+        row.address,
+        row.frozen_at or row.now,
+        bytes(row.effect_key),
+        edge.token(row.id),
+        edge.one_click(row.id),
+    )
+    return compose(rendered, message=facts, sender=sender)
 
 
 def _sender(own: str | None, default: Sender) -> Sender:

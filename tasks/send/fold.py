@@ -246,7 +246,9 @@ def _on_their_own(trees: Mapping[str, nodes.Template]) -> set[str]:
         for node in tree.find_all((nodes.Import, nodes.FromImport)):
             wanted.append(cast(nodes.Import, node).template.as_const())
         for node in tree.find_all(nodes.Include):
-            wanted += [] if node.with_context else [node.template.as_const()]
+            if not node.with_context:
+                named = node.template.as_const()
+                wanted += [named] if isinstance(named, str) else named
     while wanted:
         path = wanted.pop()
         if path not in found:

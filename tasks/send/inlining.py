@@ -87,7 +87,12 @@ def inlined(name: str, parts: Mapping[str, str]) -> dict[str, str]:
     for path in read:
         if not path.startswith("_base/"):
             reader = _Reader()
-            reader.feed(stylesheet.inline(_flat(read, path)))
+            try:
+                reader.feed(stylesheet.inline(_flat(read, path)))
+            except ValueError as fault:
+                raise Permanent(
+                    f"template {name}: the rules of {path} cannot be applied ({fault}); correct them"
+                ) from None
             for number, style in reader.found:
                 styles[number].add(style)
     loose = any(part.loose for part in read.values())

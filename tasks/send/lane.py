@@ -16,13 +16,23 @@ import structlog
 from tasks import metrics, trace
 from tasks.crashpoint import reached
 from tasks.send.mail import Mail
-from tasks.send.outcome import Accepted, Deferred, InDoubt, Kind, NotSent, Refused, Stage
+from tasks.send.outcome import (
+    Accepted,
+    Deferred,
+    InDoubt,
+    Kind,
+    NotSent,
+    Outcome,
+    Refused,
+    Stage,
+)
 from tasks.send.relay import Relay
 from tasks.send.settler import Doubt, Fail, GiveBack, Settlement
 from tasks.send.transport import Connection, boottime
 
 log = structlog.get_logger()
 
+PATIENCE = 2.0  # seconds that an announced mail waits for the reply to the dot before it
 RETRIES_HERE = 2  # a connection that the relay let go of is no fault of the mail on it
 
 
@@ -31,10 +41,15 @@ class _Seat:
     """Holds one connection at a time; a fault finds it here, whoever opened it."""
 
     connection: Connection | None = None
+    following: Mail | None = None  # announced with the dot of the mail before
 
     @property
     def at_or_past_dot(self) -> bool:
         return self.connection is not None and self.connection.stage is Stage.DOT
+
+    def take(self) -> Mail | None:
+        mail, self.following = self.following, None
+        return mail
 
     def leave(self) -> None:
         if self.connection is not None:
@@ -103,6 +118,9 @@ class Lane:
         self._failures = 0
         self._told = False
         self._seats: list[_Seat] = []
+        self._draining = False
+        self._idle = 0
+        self._putting: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._next_turn = 0.0
         self._tasks = [
@@ -131,6 +149,11 @@ class Lane:
         self._queue.clear()
         return mails
 
+    def drain(self) -> list[Mail]:
+        """`take_back`, and announce no more; what was announced is given back with its turn."""
+        self._draining = True
+        return self.take_back()
+
     async def close(self) -> None:
         """End the connections; every mail must be settled by now."""
         for task in self._tasks:
@@ -142,7 +165,7 @@ class Lane:
         self._seats.append(seat)
         try:
             while True:
-                mail = await self._next()
+                mail = seat.take() or await self._next()
                 try:
                     await self._deliver(mail, seat)
                 except Exception:
@@ -173,7 +196,11 @@ class Lane:
         async with self._arrived:
             while True:
                 while not self._queue:
-                    await self._arrived.wait()
+                    self._idle += 1
+                    try:
+                        await self._arrived.wait()
+                    finally:
+                        self._idle -= 1
                 mail = self._queue.popleft()
                 rest = self._slow.get(mail.domain, 0.0) - boottime()
                 if rest <= 0:
@@ -207,7 +234,7 @@ class Lane:
             seat.leave()
             return
         began = trace.spans.now()
-        outcome = await connection.finish(self._reply_wait, not_after=not_after)
+        outcome = await self._finish(connection, seat, not_after)
         trace.spans.step("dot", mail, began, outcome)
         metrics.meter.reply(outcome.stage.value, outcome.code)
         if isinstance(outcome, NotSent):
@@ -220,6 +247,42 @@ class Lane:
             if outcome.code == 421:
                 self._rest(mail.domain)
             self._cycles.answered(mail, outcome)
+
+    async def _finish(self, connection: Connection, seat: _Seat, not_after: float) -> Outcome:
+        """Write the dot, and with it the next mail's envelope where that mail would wait anyway."""
+        following = self._waiting() if connection.pipelining else None
+        if following is None:
+            return await connection.finish(self._reply_wait, not_after=not_after)
+        seat.following = following
+        # A relay that is slow with one mail must not hold up another.
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self._elsewhere, seat)
+        try:
+            return await connection.finish(
+                self._reply_wait,
+                not_after=not_after,
+                following=(following.envelope, following.body),
+            )
+        finally:
+            timer.cancel()
+
+    def _waiting(self) -> Mail | None:
+        """The next mail in line, if no idle connection is about to take it."""
+        if self._draining or self.relay.rate is not None or len(self._queue) <= self._idle:
+            return None
+        if self._slow.get(self._queue[0].domain, 0.0) > boottime():
+            return None
+        return self._queue.popleft()
+
+    def _elsewhere(self, seat: _Seat) -> None:
+        mail = seat.take()
+        if mail is not None and seat.connection is not None:
+            seat.connection.forsake()
+            if self._draining:
+                self._cycles.settle(mail, GiveBack("drained", 0.0))
+                return
+            task = asyncio.create_task(self.put([mail]))
+            self._putting.add(task)
+            task.add_done_callback(self._putting.discard)
 
     async def _not_sent(self, mail: Mail, outcome: NotSent) -> None:
         if outcome.kind is Kind.STREAM_FAULT:

@@ -278,7 +278,7 @@ class DeliveryLoop:
 
     def _drain(self) -> None:
         for lane in self._lanes.values():
-            self._settler.put_all(lane.take_back(), GiveBack("drained", 0.0))
+            self._settler.put_all(lane.drain(), GiveBack("drained", 0.0))
         self._finish_if_empty()
 
     def _finish_if_empty(self) -> None:

@@ -19,22 +19,25 @@ from tasks.errors import Misconfigured, Permanent
 from tasks.moves.claim import Claimed
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
-from tasks.send.envelope import Envelope, stuffed, wire_body
+from tasks.send.edge import Edge, OfMail, Reach
+from tasks.send.envelope import Envelope, WireBody, stuffed, wire_body
+from tasks.send.links import Links, make_rows
 from tasks.send.mail import Mail, Ticket
 from tasks.send.render import Bundle, Rendered
 from tasks.send.settings import SendSettings
 from tasks.send.skeleton import skeleton
-from tasks.send.tokens import unsubscribe_token
+from tasks.send.tokens import Keys
 
 if TYPE_CHECKING:
     from tasks.send.dkim import Keyring
 
-TOKEN_KEY = "k1"
 # The wall time holds for a child with all its rows; a busy machine must not make a row guilty.
 CONFINED_AT_ONCE = 25
 CONFINED_WALL = 15.0
 
-STREAM = text("SELECT relay, sender, doubt_policy FROM stream WHERE key = :key")
+STREAM = text(
+    "SELECT relay, sender, doubt_policy, class AS class_, tracking FROM stream WHERE key = :key"
+)
 TEMPLATE = text("SELECT name, parts FROM template_source WHERE sha256 = :sha256")
 
 
@@ -46,6 +49,7 @@ class Stream:
     relay: str
     sender: Sender
     may_resend: bool
+    reach: Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +88,13 @@ class Preparer:
     def __init__(self, database: Database, settings: SendSettings) -> None:
         self._database = database
         self._settings = settings
-        self._secret = settings.secret_token.get_secret_value().encode()
-        self._keys: Keyring | None = None
+        self._edge = Edge(Links(make_rows(database), settings.edge_url), settings.edge_url)
+        self._tokens = settings.keys
+        self._keyring: Keyring | None = None
         if settings.dkim_keys:
             from tasks.send.dkim import Keyring  # late: 8 MB that not every worker needs
 
-            self._keys = Keyring.of(settings.dkim_keys)
+            self._keyring = Keyring.of(settings.dkim_keys)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -108,7 +113,8 @@ class Preparer:
             sender = Sender(
                 name or sender.name, address, sender.postal_address, sender.unsubscribe_mailto
             )
-        return Stream(key, row.relay, sender, row.doubt_policy == "resend")
+        reach = Reach(row.class_ == "marketing", row.tracking)
+        return Stream(key, row.relay, sender, row.doubt_policy == "resend", reach)
 
     def mails(self, stream: Stream, rows: Sequence[Claimed], ticket: Ticket) -> Iterator[Prepared]:
         """Prepare each row; those that a crash is held against come last, and in a child."""
@@ -121,7 +127,9 @@ class Preparer:
         for version, group in suspects.items():
             yield from self._confined(stream, version, group, ticket)
 
-    def variables(self, stream: Stream, message_id: int, frozen: dict[str, Any]) -> dict[str, Any]:
+    def variables(
+        self, stream: Stream, message_id: int, frozen: dict[str, Any], edge: OfMail
+    ) -> dict[str, Any]:
         """What the templates of a message see."""
         return {
             "subscriber": frozen,
@@ -131,9 +139,7 @@ class Preparer:
                 "name": stream.sender.name,
                 "postal_address": stream.sender.postal_address,
             },
-            "unsubscribe": {
-                "mailto": unsubscribe_url(stream.sender, self._token(message_id)),
-            },
+            **edge.variables(message_id, unsubscribe_url(stream.sender, edge.token(message_id))),
         }
 
     def bundle(self, version: bytes | None) -> Bundle:
@@ -157,14 +163,14 @@ class Preparer:
         self, stream: Stream, version: bytes | None, rows: list[Claimed], ticket: Ticket
     ) -> Iterator[Prepared]:
         try:
-            bundle = self.bundle(version)
+            edge = self._edge.of(self.bundle(version), stream.reach, self._tokens)
         except Permanent as fault:
             yield from (Unsendable(row, str(fault)) for row in rows)
             return
         for start in range(0, len(rows), CONFINED_AT_ONCE):
             group = rows[start : start + CONFINED_AT_ONCE]
-            wanted = [self.variables(stream, row.id, row.variables) for row in group]
-            results = render_confined(bundle, wanted, wall_s=CONFINED_WALL)
+            wanted = [self.variables(stream, row.id, row.variables, edge) for row in group]
+            results = render_confined(edge.tracked.bundle, wanted, wall_s=CONFINED_WALL)
             for row, result in zip(group, results, strict=True):
                 if isinstance(result, Rendered):
                     yield self._mail(stream, row, ticket, result)
@@ -179,10 +185,12 @@ class Preparer:
         try:
             if row.body is not None and row.content_sha256 is not None:
                 octets, sha256 = row.body, row.content_sha256
-                body = wire_body(self._signed(stream, row, octets))
             else:
-                octets, sha256 = self._compose(stream, row, rendered)
-                body = stuffed(self._signed(stream, row, octets))
+                octets, sha256 = self._compose(stream, row, rendered, self._tokens)
+                for keys in self._tokens.others() if row.maybe_delivered else ():
+                    # Its tokens may be of the key that signed when the first copy went.
+                    if sha256 != row.content_sha256:
+                        octets, sha256 = self._compose(stream, row, None, keys)
             if row.maybe_delivered and sha256 != row.content_sha256:
                 return Changed(row)
             sender = self._settings.bounce_address or stream.sender.address
@@ -195,7 +203,7 @@ class Preparer:
                 row.address,
                 sha256,
                 Envelope(sender, row.address),
-                body,
+                self._wire(stream, row, octets),
                 ticket,
                 octets if stream.may_resend and row.body is None else None,
             )
@@ -203,23 +211,28 @@ class Preparer:
             return Unsendable(row, str(fault))
 
     def _compose(
-        self, stream: Stream, row: Claimed, rendered: Rendered | None
+        self, stream: Stream, row: Claimed, rendered: Rendered | None, keys: Keys
     ) -> tuple[bytes, bytes]:
+        edge = self._edge.of(self.bundle(row.template_version), stream.reach, keys)
         facts = Facts(
-            row.rfc_message_id, row.address, row.frozen_at, row.effect_key, self._token(row.id)
+            row.rfc_message_id,
+            row.address,
+            row.frozen_at,
+            row.effect_key,
+            edge.token(row.id),
+            edge.one_click(row.id),
         )
         if rendered is None:
-            variables = self.variables(stream, row.id, row.variables)
-            laid = skeleton(self.bundle(row.template_version), tuple(variables["sender"].items()))
+            variables = self.variables(stream, row.id, row.variables, edge)
+            laid = skeleton(edge.tracked.bundle, tuple(variables["sender"].items()))
             content = laid.compose(variables, message=facts, sender=stream.sender)
         else:
             content = compose(rendered, message=facts, sender=stream.sender)
         return content.octets, content.sha256
 
-    def _signed(self, stream: Stream, row: Claimed, octets: bytes) -> bytes:
-        if self._keys is None:
-            return octets
-        return self._keys.sign(octets, stream.sender.address, row.frozen_at) + octets
-
-    def _token(self, message_id: int) -> str:
-        return unsubscribe_token(self._secret, TOKEN_KEY, message_id)
+    def _wire(self, stream: Stream, row: Claimed, octets: bytes) -> WireBody:
+        """What travels: signed if there is a key, after the hash was taken."""
+        if self._keyring is not None:
+            octets = self._keyring.sign(octets, stream.sender.address, row.frozen_at) + octets
+        # What was composed just now has passed `content.check`; what was stored is looked at again.
+        return stuffed(octets) if row.body is None else wire_body(octets)

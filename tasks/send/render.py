@@ -5,10 +5,11 @@ is read from `templates/`, published to Postgres by hash, and rendered from ther
 retry weeks later finds the very sources it began with; at send time no file is read.
 
 Variables of a template: `subscriber.first_name`, `.locale`, `.zone`, `.attributes.*`;
-`sender.name`, `.postal_address`; `unsubscribe.mailto` (a whole `mailto:` URL); `words.SLOT`, where
-a model filled the slots of a prompt, all of them or none; `event.NAME`, the properties of the event
-that let somebody in, none where another door did. A missing one raises; `| default('…')` is for
-those that may be missing, `| default('…', true)` for empty ones.
+`sender.name`, `.postal_address`; `unsubscribe.mailto` (a whole `mailto:` URL), and where an edge is
+`unsubscribe.url`, the page to leave by; `words.SLOT`, where a model filled the slots of a prompt, all
+of them or none; `event.NAME`, the properties of the event that let somebody in, none where another
+door did. A missing one raises; `| default('…')` is for those that may be missing, `| default('…',
+true)` for empty ones.
 
 A folder a locale (`de/`, `de-AT/`) may hold the mail's parts in another language; see `locales`.
 """
@@ -34,6 +35,8 @@ from tasks.send.inlining import inlined
 from tasks.send.sandbox import Refused, Sandbox, budget
 
 LARGEST_PART = 1_000_000  # characters of a rendered subject, text or html
+NOT_EVERYWHERE: Mapping[str, object] = MappingProxyType({"words": {}, "event": {}})
+"""Names that mails may have or not, and what stands for them where they have not."""
 LARGEST_SOURCE = 256_000  # characters of one template file
 
 _PARSER = Sandbox({})
@@ -215,7 +218,7 @@ class CompiledMail:
         model filled slots, and `event` where one let them in. Every fault is `Permanent`, with file
         and line, and never with a value of a variable in it.
         """
-        variables = {"words": {}, "event": {}, **variables}
+        variables = {**NOT_EVERYWHERE, **variables}
         at = self.at(variables)
         subject = one_line(self._part(f"{at}subject.txt", variables))
         text = self._part(f"{at}body.txt", variables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import structlog
@@ -75,6 +76,9 @@ def start(database: Database) -> None:
     global _service
     if _service is None:
         _service = Service(database, SendSettings())
+        # What is here now stays: the collector need not walk all of it again for every few mails.
+        gc.collect()
+        gc.freeze()
 
 
 def current() -> Service:

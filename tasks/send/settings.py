@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks import names
 from tasks.send.content import Sender
+from tasks.send.list_headers import edge_url
+from tasks.send.tokens import KEY_ID, Keys
 
 
 class SendSettings(BaseSettings):
@@ -32,11 +34,18 @@ class SendSettings(BaseSettings):
     unsubscribe_mailto: str = Field(
         "unsubscribe@example.com", description="where List-Unsubscribe mails go"
     )
+    edge_url: str = Field(
+        "", description="https://… where readers reach `dripfleet api`; empty: mails name no edge"
+    )
+    secret_token: SecretStr = Field(description="signs the tokens of links in mails")
+    token_key: str = Field("k1", pattern=f"^{KEY_ID}$", description="what that secret is called")
+    secret_token_old: SecretStr = Field(
+        SecretStr(""), description="earlier ones, whose tokens stay good: `k1=SECRET k0=SECRET`"
+    )
     dkim_keys: str = Field(
         "",
         description="DOMAIN/SELECTOR=FILE, several parted by blanks; `relay` where the relay signs",
     )
-    secret_token: SecretStr = Field(description="signs the tokens of unsubscribe links")
     journal_dir: Path = Field(Path("var/journals"), description="on a local disk of this machine")
     region: str = Field(
         "",
@@ -47,6 +56,20 @@ class SendSettings(BaseSettings):
     drain_wait: float = Field(
         630, gt=0, description="seconds that a stop waits for replies to dots already written"
     )
+
+    @field_validator("edge_url")
+    @classmethod
+    def _edge(cls, value: str) -> str:
+        return edge_url(value)
+
+    @property
+    def keys(self) -> Keys:
+        """The secrets of tokens."""
+        return Keys.of(
+            self.token_key,
+            self.secret_token.get_secret_value(),
+            self.secret_token_old.get_secret_value(),
+        )
 
     @property
     def sender(self) -> Sender:

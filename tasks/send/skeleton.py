@@ -18,7 +18,7 @@ from jinja2 import Template
 from tasks.send.content import Content, Facts, Sender, assemble, boundary_of, compose
 from tasks.send.fold import FoldingSandbox
 from tasks.send.quoted import encoded_pieces
-from tasks.send.render import LARGEST_PART, Bundle, compiled, one_line
+from tasks.send.render import LARGEST_PART, NOT_EVERYWHERE, Bundle, compiled, one_line
 from tasks.send.sandbox import Refused, budget
 
 
@@ -36,19 +36,18 @@ class Skeleton:
     def __init__(self, bundle: Bundle, sender: Mapping[str, object]) -> None:
         self._plain = compiled(bundle)
         self._at = self._plain.at
-        sandbox = FoldingSandbox(bundle.parts, {"sender": dict(sender)})
+        self._templates: dict[str, Template] = {}
+        self._sandbox: FoldingSandbox | None = None
+        try:
+            sandbox = FoldingSandbox(bundle.parts, {"sender": dict(sender)})
+            # All parts, here and now: nothing is compiled later, by several threads at once.
+            for path in bundle.parts:
+                with budget():  # constants are folded while compiling
+                    self._templates[path] = sandbox.get_template(path)
+        except Exception:
+            # What can be rendered whole is sent, if it cannot be laid out.
+            return
         self._sandbox = sandbox
-        with budget():  # constants are folded while compiling
-            self._parts = {at: self._in(bundle, at) for at in self._plain.places}
-
-    def _in(self, bundle: Bundle, at: str) -> tuple[Template, Template, Template | None]:
-        """Subject, text and html of one language."""
-        page = f"{at}body.html"
-        return (
-            self._sandbox.get_template(f"{at}subject.txt"),
-            self._sandbox.get_template(f"{at}body.txt"),
-            self._sandbox.get_template(page) if page in bundle.parts else None,
-        )
 
     def compose(
         self, variables: Mapping[str, object], *, message: Facts, sender: Sender
@@ -58,12 +57,15 @@ class Skeleton:
         Raises:
             Permanent: as `CompiledMail.render` and `content.compose` do.
         """
+        if self._sandbox is None:
+            return compose(self._plain.render(variables), message=message, sender=sender)
         try:
-            known = {**self._sandbox.globals, "words": {}, "event": {}, **variables}
-            head, plain, page = self._parts[self._at(variables)]
-            subject = one_line("".join(self._pieces(head, known)))
-            text = self._pieces(plain, known)
-            html = None if page is None else self._pieces(page, known)
+            known = {**self._sandbox.globals, **NOT_EVERYWHERE, **variables}
+            at = self._at(variables)
+            page = f"{at}body.html"
+            subject = one_line("".join(self._pieces(f"{at}subject.txt", known)))
+            text = self._pieces(f"{at}body.txt", known)
+            html = self._pieces(page, known) if page in self._templates else None
         except Exception:
             return compose(self._plain.render(variables), message=message, sender=sender)
         boundary = boundary_of(message.boundary_key)
@@ -75,8 +77,10 @@ class Skeleton:
             sender=sender,
         )
 
-    def _pieces(self, template: Template, known: dict[str, object]) -> list[str]:
-        context = self._sandbox.context_class(self._sandbox, known, template.name, template.blocks)
+    def _pieces(self, path: str, known: dict[str, object]) -> list[str]:
+        template = self._templates[path]
+        environment = template.environment
+        context = environment.context_class(environment, known, path, template.blocks)
         with budget():
             # What repeats here is paid for by the turn, and text of the template is not copied.
             pieces = list(template.root_render_func(context))

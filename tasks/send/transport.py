@@ -5,8 +5,11 @@
     open ─→ idle ─offer→ (MAIL RCPT DATA, 354, body) ─→ at its dot ─finish→ (dot, reply) ─→ idle
               ↑────────────── refused: RSET ──┘               └─abandon→ closed
 
-The caller's ARM stands between ``offer`` and ``finish``: until ``finish`` writes the dot, in a
-write of its own, no server may deliver the mail. Outcomes are values; what raises is misuse.
+``finish`` may announce the mail that follows: its envelope leaves in the write of the dot (RFC 2920
+§3.1), ``offer`` then begins with the replies to it, and what cannot be offered any more costs the
+connection, since there is no RSET inside DATA. No two dots share a write, nor a dot and its body.
+
+The caller's ARM stands between ``offer`` and ``finish``: until ``finish`` writes the dot no server may deliver the mail. Outcomes are values; what raises is misuse.
 A connection that has met a fault is closed at once and never used again (``usable``).
 """
 
@@ -95,10 +98,12 @@ class _Standing(Enum):
 class Connection:
     """A conversation with one relay; at most one mail in it at any time."""
 
-    __slots__ = ("_channel", "_dirty", "_largest", "_standing")
+    __slots__ = ("_ahead", "_channel", "_dirty", "_forsaken", "_largest", "_standing")
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._ahead: Envelope | None = None
+        self._forsaken = False
         self._dirty = False
         self._standing = _Standing.IDLE
         size = channel.extensions.get("SIZE", "")
@@ -167,21 +172,21 @@ class Connection:
         (RFC 1870), is refused before a byte of it is written; the connection stays fit for the next.
 
         Raises:
-            RuntimeError: if the connection is not idle.
+            RuntimeError: if the connection is not idle, or announced another mail.
             ValueError: if the body is not what ``wire_body`` makes: its end would be a dot.
         """
         # A dot inside the body would deliver the mail before its ARM.
         if body[-2:] != b"\r\n" or body[:3] == b".\r\n" or body.find(b"\r\n.\r\n") >= 0:
             raise ValueError("the body must come from wire_body: CRLF at its end, dots stuffed")
+        if self._ahead is not None and self._ahead is not mail:
+            raise RuntimeError("another mail was announced, and only that one may follow")
         self._leave(_Standing.IDLE)
         channel = self._channel
         channel.stage = Stage.MAIL
-        if mail.needs_smtputf8 and "SMTPUTF8" not in channel.extensions and channel.fault is None:
+        cause = self._unfit(mail, body)
+        if cause and channel.fault is None:
             self._standing = _Standing.IDLE
-            return NotSent(Stage.MAIL, None, SMTPUTF8_UNSUPPORTED, Kind.REFUSED)
-        if 0 < self._largest < len(body) and channel.fault is None:
-            self._standing = _Standing.IDLE
-            return NotSent(Stage.MAIL, None, TOO_LARGE, Kind.REFUSED)
+            return NotSent(Stage.MAIL, None, cause, Kind.REFUSED)
         refusal = await self._rset() if self._dirty else None
         if refusal is None:
             refusal = await self._envelope(mail, body)
@@ -196,13 +201,21 @@ class Connection:
         self._standing = _Standing.IDLE
         return refusal
 
-    async def finish(self, timeout: float, *, not_after: float | None = None) -> Outcome:
+    async def finish(
+        self,
+        timeout: float,
+        *,
+        not_after: float | None = None,
+        following: tuple[Envelope, WireBody] | None = None,
+    ) -> Outcome:
         """Write the dot and wait up to ``timeout`` seconds for its reply.
 
         Args:
             timeout: seconds; RFC 5321 §4.5.3.2.6 asks for 600.
             not_after: the latest ``boottime()`` at which the dot may still be written; past it the
                 connection is closed and the mail is NotSent.
+            following: the next mail, to be announced with the dot where the relay pipelines and
+                takes it. Then it, or none, is the next that may be offered here.
 
         Raises:
             RuntimeError: if no mail stands before its dot.
@@ -219,16 +232,27 @@ class Connection:
             self._standing = _Standing.IDLE
             return channel.unanswered(Stage.BODY)
         channel.stage = Stage.DOT
-        channel.say(b".\r\n", 1)
+        if following is not None and self.pipelining and not self._unfit(*following):
+            self._ahead = following[0]
+            sender, recipient = self._lines(*following)
+            channel.say(f".\r\n{sender}{recipient}DATA\r\n".encode(), 1 + len(_ENVELOPE))
+        else:
+            channel.say(b".\r\n", 1)
         reached("dot.written")
-        replies = await channel.heard(timeout)
+        replies = await channel.heard(timeout, left=len(_ENVELOPE) if self._ahead else 0)
         self._standing = _Standing.IDLE
+        if self._forsaken:
+            channel.close("the next mail went elsewhere")
         if not replies:
             return InDoubt(Stage.DOT, None, channel.fault or "no reply")
         outcome = after_the_dot(Reply.of(replies[0]))
         if isinstance(outcome, InDoubt):
             channel.close(outcome.cause)
         return outcome
+
+    def forsake(self) -> None:
+        """What was announced goes another way: this connection ends with the reply it waits for."""
+        self._ahead, self._forsaken = None, True
 
     async def reset(self) -> NotSent | None:
         """RSET, so that the next mail starts afresh; None if the relay agreed.
@@ -238,6 +262,8 @@ class Connection:
         Raises:
             RuntimeError: if the connection is not idle; inside DATA there is no RSET.
         """
+        if self._ahead is not None:
+            raise RuntimeError("a mail was announced, and inside DATA there is no RSET")
         self._leave(_Standing.IDLE)
         refusal = await self._rset()
         self._standing = _Standing.IDLE
@@ -249,7 +275,7 @@ class Connection:
 
     async def quit(self, timeout: float = 5.0) -> None:
         """Say QUIT if the connection is idle, wait briefly, close; never raises."""
-        if self.usable:
+        if self.usable and self._ahead is None:
             self._standing = _Standing.BUSY
             self._channel.say(b"QUIT\r\n", 1)
             await self._channel.heard(timeout)
@@ -272,18 +298,31 @@ class Connection:
         kind = Kind.SLOW_DOWN if refusal.kind is Kind.SLOW_DOWN else Kind.DEFERRED
         return NotSent(Stage.MAIL, refusal.reply, refusal.cause, kind)
 
-    async def _envelope(self, mail: Envelope, body: WireBody) -> NotSent | None:
-        channel = self._channel
-        size = f" SIZE={len(body)}" if "SIZE" in channel.extensions else ""
-        if "8BITMIME" in channel.extensions and not body.isascii():
+    def _unfit(self, mail: Envelope, body: WireBody) -> str:
+        """Why this relay cannot be given a mail, in a word; empty if it can."""
+        if mail.needs_smtputf8 and "SMTPUTF8" not in self._channel.extensions:
+            return SMTPUTF8_UNSUPPORTED
+        return TOO_LARGE if 0 < self._largest < len(body) else ""
+
+    def _lines(self, mail: Envelope, body: WireBody) -> tuple[str, str]:
+        """MAIL and RCPT."""
+        extensions = self._channel.extensions
+        size = f" SIZE={len(body)}" if "SIZE" in extensions else ""
+        if "8BITMIME" in extensions and not body.isascii():
             size += " BODY=8BITMIME"
         if mail.needs_smtputf8:
             size = f" SMTPUTF8{size}"
-        sender, recipient = (
-            f"MAIL FROM:<{mail.sender}>{size}\r\n",
-            f"RCPT TO:<{mail.recipient}>\r\n",
-        )
+        return f"MAIL FROM:<{mail.sender}>{size}\r\n", f"RCPT TO:<{mail.recipient}>\r\n"
+
+    async def _envelope(self, mail: Envelope, body: WireBody) -> NotSent | None:
+        channel = self._channel
         timeout = channel.relay.timeouts.command
+        if self._ahead is not None:
+            self._ahead = None
+            # The first of them was the dot's.
+            replies = (await channel.heard(timeout))[1:]
+            return self._judged(replies)
+        sender, recipient = self._lines(mail, body)
         if "PIPELINING" in channel.extensions:
             channel.say(f"{sender}{recipient}DATA\r\n".encode(), 3)
             replies = await channel.heard(timeout)
@@ -295,6 +334,11 @@ class Connection:
                 replies += await channel.heard(timeout)
                 if channel.fault is not None or not _agrees(stage, replies[-1]):
                     break
+        return self._judged(replies)
+
+    def _judged(self, replies: list[RawReply]) -> NotSent | None:
+        """What the replies to MAIL, RCPT and DATA come to; None: a body may follow."""
+        channel = self._channel
         for stage, reply in zip(_ENVELOPE, replies, strict=False):
             channel.stage = stage
             if not _agrees(stage, reply):

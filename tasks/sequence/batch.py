@@ -14,8 +14,8 @@ from schedules.definition import Sequence, UpdateStep
 from schedules.expression.evaluate import Known
 from tasks.moves import plan as moves
 from tasks.moves import update
-from tasks.sequence import known, outbox, taken, waited, words
-from tasks.sequence.planned import Words
+from tasks.sequence import known, outbox, taken, trials, waited, words
+from tasks.sequence.planned import Assigned, Words
 
 FAULT_PAUSE = dt.timedelta(minutes=5)
 
@@ -41,6 +41,7 @@ class Batch:
         self.resting: list[moves.Resting] = []
         self.updates: list[update.SubscriberUpdate] = []
         self.calls: list[outbox.NewCall] = []
+        self.assigned: list[tuple[Any, Assigned]] = []
         self.sequences: dict[int, Sequence] = {}
         for row in rows:
             found = definitions[row.id]
@@ -63,6 +64,7 @@ class Batch:
         self.worded: list[tuple[int, str, str, Words]] = []
         self.pauses = waited.pauses(connection, self.sequences.values())
         self.awaited = waited.awaited(connection, self.sequences.items())
+        self.trials = trials.standings(connection, rows, self.sequences)
         free = (row for row in rows if row.id not in self.busy and row.id in self.sequences)
         self.taken = taken.taken(connection, ((row, self.sequences[row.id]) for row in free))
 

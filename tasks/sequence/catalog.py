@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from schedules.definition import (
     BranchStep,
     ExitStep,
+    ExperimentStep,
     SendStep,
     Sequence,
     Step,
@@ -196,6 +197,9 @@ def in_words(step: Step) -> str:
         cases = [f"{case.next} if {case.condition.source}" for case in step.cases]
         stale = [f"{step.on_stale} if a score is stale"] if step.on_stale else []
         return "; ".join([*cases, *stale, f"else {step.next}"])
+    if isinstance(step, ExperimentStep):
+        arms = [f"{arm.name} ({arm.weight}) to {arm.next}" for arm in step.arms]
+        return f"experiment: {', '.join(arms)}"
     if isinstance(step, UpdateStep):
         names = [name for name, _ in step.attributes]
         topics = [f"{key} {'in' if opted_in else 'out'}" for key, opted_in in step.topics]

@@ -16,7 +16,7 @@ from tasks.sequence.taken import capped
 
 BEGINS: Final = frozenset(
     {"handed_off", "not_sent", "waiting", "date_past", "no_date", "branched", "updated", "postponed",
-     "parked", "exited"}
+     "parked", "assigned", "exited"}
 )  # fmt: skip
 """Decisions by which somebody has come to a step."""
 
@@ -39,6 +39,7 @@ class StepStory:
         mails: terminal state → mails of the step.
         reasons: why there was no mail, or not yet: gate's word → how often.
         left: reason → people who left the sequence there.
+        arms: arm → people who came into it, where it is an experiment.
         standing: people who are there when the time is up.
         after: times from entry to their arrival here: the quickest, the median, the slowest.
     """
@@ -48,6 +49,7 @@ class StepStory:
     mails: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
+    arms: Counter[str] = field(default_factory=Counter)
     standing: int = 0
     after: tuple[timedelta, timedelta, timedelta] | None = None
 
@@ -130,6 +132,8 @@ class Course:
             step = self._steps.get(decision.step_id or "")
             if step is not None and decision.kind in ("postponed", "not_sent", "parked"):
                 step.reasons[decision.reason] += 1
+            if step is not None and decision.kind == "assigned":
+                step.arms[str(decision.detail["arm"])] += 1
         for each in made.non_sends:
             self._steps[each.step_id].mails[each.state] += 1
 

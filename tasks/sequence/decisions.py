@@ -11,7 +11,7 @@ Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
     "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "evident",
     "quarantined", "worded", "moved", "edited", "passed", "retimed", "waited", "timed_out", "called",
-    "reopened",
+    "reopened", "assigned", "left", "snoozed",
 ]  # fmt: skip
 
 
@@ -58,6 +58,9 @@ _LINES: Final[dict[str, str]] = {
     "waited": "{step}: {event} came, so the way goes on",
     "timed_out": "{step}: {event} did not come in time, so the way goes on",
     "called": "{step}: a call to {to} was put into the outbox",
+    "assigned": "{step}: arm {arm} of the experiment ({said})",
+    "left": "{step}: the reader of message {message} said no to {what} ({how})",
+    "snoozed": "{step}: the reader of message {message} asked for a pause {what} ({how})",
     "exited": "left the sequence at {step}: {reason}",
 }
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from schedules.definition import (
     BranchStep,
     ExitStep,
+    ExperimentStep,
     SendStep,
     Sequence,
     UntilDate,
@@ -43,6 +44,7 @@ from tasks.sequence.planned import (
     Update,
     Wait,
 )
+from tasks.sequence.trial import assign
 from tasks.sequence.walk import Walk
 
 __all__ = [
@@ -83,13 +85,22 @@ def plan(
             raise ValueError(f"sequence {sequence.key!r} leads in a circle at {way!r}: validate it")
         begun.add(way)
         way = _take(walk, way)
-    return Plan(way, tuple(walk.non_sends), tuple(walk.decisions), walk.update, tuple(walk.calls))
+    return Plan(
+        way,
+        tuple(walk.non_sends),
+        tuple(walk.decisions),
+        walk.update,
+        tuple(walk.calls),
+        tuple(walk.assigned),
+    )
 
 
 def _take(walk: Walk, step_id: str) -> str | Rest:
     """Return what comes of a step that is begun now."""
     step = walk.sequence.step(step_id)
-    if step_id in walk.position.passed and not isinstance(step, BranchStep | ExitStep | None):
+    if step_id in walk.position.passed and not isinstance(
+        step, BranchStep | ExperimentStep | ExitStep | None
+    ):
         walk.say("passed", step_id, "edit")
         return walk.onward(step_id, step.next)
     match step:
@@ -99,6 +110,8 @@ def _take(walk: Walk, step_id: str) -> str | Rest:
             return _wait(walk, step)
         case BranchStep() as step:
             return choose(walk, step)
+        case ExperimentStep() as step:
+            return assign(walk, step)
         case UpdateStep() as step:
             return change(walk, step)
         case WebhookStep() as step:

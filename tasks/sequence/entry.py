@@ -10,13 +10,14 @@ from typing import Any
 import structlog
 from celery import current_app, shared_task
 from kombu.exceptions import ChannelError
+from sqlalchemy.exc import DBAPIError
 
-from tasks import content_work, membership, names, regions
+from tasks import content_work, hits, membership, names, regions
 from tasks.base import FleetTask, database, ring
 from tasks.crashpoint import reached
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.moves.tick import ticked
-from tasks.sequence import cron, fire, news, own_lines, store, words
+from tasks.sequence import allocation, cron, fire, harm, news, own_lines, store, words
 from tasks.wording import WordingSettings
 
 log = structlog.get_logger()
@@ -42,6 +43,23 @@ def doorkeeper() -> news.Doorkeeper:
     return news.Doorkeeper(database())
 
 
+_looked_after = float("-inf")
+
+
+def _look_after_experiments() -> None:
+    """Stop arms that do harm, and move weights; now and then, since that changes slowly."""
+    global _looked_after
+    if time.monotonic() - _looked_after < harm.EVERY:
+        return
+    _looked_after = time.monotonic()
+    try:
+        harm.look(database())
+        allocation.move(database())
+    except DBAPIError as fault:
+        # A count that takes too long must not keep mail from being planned; the next minute tries again.
+        log.error("experiments_not_looked_after", why=str(fault.orig))
+
+
 @shared_task(base=FleetTask, name=names.SCAN)
 def scan() -> dict[str, int]:
     """Plan every due enrollment, and ring for what that made."""
@@ -56,6 +74,7 @@ def scan() -> dict[str, int]:
             _ring()
         if done.enrollments < store.BATCH:
             break
+    _look_after_experiments()
     own_lines.sync(database())
     if cron.look(database()).waiting:
         ring(names.FIRE, names.tick())
@@ -117,6 +136,8 @@ def dispatch() -> dict[str, Any]:
         left |= words.work_of(connection) | content_work.waiting(connection)
         if membership.to_evaluate(connection):
             left.add(names.NAMED_SEGMENTS)
+        if hits.to_judge(connection):
+            left.add(names.JUDGE)
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))
     for name in sorted(left):
         # One that waits in its queue answers for all that there is.

@@ -12,6 +12,7 @@ from tasks.sequence.judgement import leaves_by
 from tasks.sequence.limited import cap, late_window, window
 from tasks.sequence.personal import worded
 from tasks.sequence.planned import NonSend, NonSendState, Park, Postpone, Rest
+from tasks.sequence.snoozed import snoozed
 from tasks.sequence.walk import Walk
 
 PUNCTUAL: Final = timedelta(minutes=1)
@@ -113,6 +114,7 @@ GATES: Final[tuple[tuple[str, Gate], ...]] = (
     ("consent", _consent),
     ("suppression", _suppression),
     ("holdout", _holdout),
+    ("snooze", snoozed),
     ("lateness", _late),
     ("window", window),
     ("frequency_cap", _cap),

@@ -77,7 +77,7 @@ class StepEffect:
         moved: people who leave it for another step, at once or when their wait or mail has ended.
         retimed: people there whose wait ends at another time.
         removed: people there who leave the sequence.
-        due_now: people there who were to wait, and are due at once.
+        due_now: people there who were to wait, or had completed, and are due at once.
         mails_24h: mails of this step within 24 hours, if every gate lets them pass and branches go
             their default way.
         reopened: people who had completed, and go on here.

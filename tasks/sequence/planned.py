@@ -77,6 +77,33 @@ NOTHING_TAKEN: Final = Taken()
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What is on record of an experiment.
+
+    Attributes:
+        arm: somebody's; None: they are new to it.
+        stopped: arms that nobody comes into any more.
+        chosen: the arm that everybody comes into.
+        weights: in place of the file's, where the fleet moves them.
+    """
+
+    arm: str | None = None
+    stopped: frozenset[str] = frozenset()
+    chosen: str | None = None
+    weights: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Somebody new in an arm: with which chance, and the weights of the arms that there were."""
+
+    step_id: str
+    arm: str
+    propensity: float
+    shares: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What holds at this moment.
 
@@ -91,6 +118,8 @@ class Facts:
         taken: the slots of its cap that are.
         pauses: spans in which its time stood still, in order; none where a pause does not stop it.
         awaited: those of its waits whose event has come.
+        trials: what is on record of its experiments, by step.
+        snoozed_until: until when the subscriber wants no marketing mail.
     """
 
     now: datetime
@@ -103,6 +132,8 @@ class Facts:
     taken: Taken = Taken()
     pauses: tuple[tuple[datetime, datetime], ...] = ()
     awaited: frozenset[str] = frozenset()
+    trials: Mapping[str, Standing] = field(default_factory=dict)
+    snoozed_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,3 +238,4 @@ class Plan:
     decisions: tuple[Decision, ...] = ()
     update: Update | None = None
     calls: tuple[Call, ...] = ()
+    assigned: tuple[Assigned, ...] = ()

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from schedules.definition import BranchStep, ExitStep, Sequence, Step, WaitStep
+from schedules.definition import BranchStep, ExitStep, ExperimentStep, Sequence, Step, WaitStep
 from schedules.kinds import successors
 from tasks.moves import edit as moves
 from tasks.sequence.edit import Edit, Landing, reached
@@ -84,8 +84,6 @@ def ahead_of_the_end(edit: Edit, version: int, last: str) -> str | None:
 
 def _parts(step: Step) -> bool:
     """Whether ways part at a step: that one of them ended says not where another would lead."""
-    if isinstance(step, BranchStep | ExitStep):
-        return True
     event = step.until_event if isinstance(step, WaitStep) else None
     return len(successors(step)) > 1 or (event is not None and event.on_timeout != step.next)
 
@@ -109,12 +107,13 @@ def way_on(
     forward = edit.brought_forward(finished.version, finished.last, to)
     passed = finished.passed | (forward & been)
     step = edit.new.step(to)
-    while step is not None and step.id in passed and not isinstance(step, BranchStep):
+    decides = BranchStep | ExperimentStep
+    while step is not None and step.id in passed and not isinstance(step, decides):
         step = edit.new.step(step.next) if step.next is not None else None
     if step is None:
         return None
     ahead = (edit.new.step(each) for each in (reached(edit.new, step.id) | {step.id}) - passed)
-    if all(isinstance(each, BranchStep | ExitStep | None) for each in ahead):
+    if all(isinstance(each, decides | ExitStep | None) for each in ahead):
         return None
     return step.id, passed
 
@@ -213,6 +212,7 @@ def _chunk(
         effect.reopened += 1
         steps[to].reopened += 1
         effect.due_now += 1
+        steps[to].due_now += 1
         effect.immediate_sends += at_once
         for step_id in mails:
             steps[step_id].mails_24h += 1

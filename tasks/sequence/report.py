@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from schedules.definition import Sequence
+from schedules.definition import SendStep, Sequence
 from schedules.durations import format_duration
 from schedules.goal import Holdout
 from tasks.errors import Permanent
+from tasks.sequence.lift import Lift, lift
 
 CURRENT = text("""
 SELECT v.definition FROM sequence q
@@ -34,6 +36,12 @@ WHERE e.sequence_key = :key GROUP BY 1 ORDER BY 1
 """)
 MAILS = text(f"""
 SELECT CASE WHEN :threshold = 0 THEN false ELSE {HELD_OUT} END AS held_out,
+    count(*) FILTER (WHERE e.state IN ('sent', 'sent_assumed')) AS sent,
+    count(*) FILTER (WHERE e.state = 'held_out') AS held
+FROM message e WHERE e.sequence_key = :key GROUP BY 1
+""")
+STEPS = text("""
+SELECT e.step_id, count(*) AS came,
     count(*) FILTER (WHERE e.state IN ('sent', 'sent_assumed')) AS sent,
     count(*) FILTER (WHERE e.state = 'held_out') AS held
 FROM message e WHERE e.sequence_key = :key GROUP BY 1
@@ -73,13 +81,29 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class MailStep:
+    """A step that mails: messages that it made, those that went, those that a holdout kept."""
+
+    step: str
+    came: int
+    sent: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """Both arms, and what the current version counts as its goal, in words."""
+    """Both arms, and what the current version counts as its goal, in words.
+
+    `steps` are those that mail, as the current version has them; `lift` is what the mails brought,
+    None without a holdout or a goal.
+    """
 
     key: str
     goal: str | None
     holdout: str | None
     arms: tuple[Arm, ...]
+    steps: tuple[MailStep, ...] = ()
+    lift: Lift | None = None
 
 
 def report(connection: Connection, key: str) -> Report:
@@ -112,7 +136,21 @@ def report(connection: Connection, key: str) -> Report:
         f"{goal.event} within {format_duration(goal.window)}" if goal else None,
         f"{holdout.percent:f} % by salt {holdout.salt}" if holdout else None,
         tuple(_arm(arm, found.get(arm), mails.get(arm), ends.get(arm, {})) for arm in arms),
+        tuple(_steps(connection, sequence)),
+        lift(connection, sequence, HELD_OUT, parameters(holdout)),
     )
+
+
+def _steps(connection: Connection, sequence: Sequence) -> Iterator[MailStep]:
+    found = {row.step_id: row for row in connection.execute(STEPS, {"key": sequence.key})}
+    for step in sequence.steps:
+        if isinstance(step, SendStep):
+            row = found.get(step.id)
+            yield (
+                MailStep(step.id, row.came, row.sent, row.held)
+                if row
+                else MailStep(step.id, 0, 0, 0)
+            )
 
 
 def parameters(holdout: Holdout | None) -> dict[str, Any]:

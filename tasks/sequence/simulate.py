@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final
 
 from schedules.definition import Sequence as Definition
 from schedules.definition import WaitStep
-from schedules.expression.evaluate import Known
 from tasks.sequence.behavior import STOPPED, Behavior, Person, chances, outcome_of, reactions
 from tasks.sequence.course import Course, Sent, StepStory, Story
 from tasks.sequence.engine import Facts, HandOff, Position, plan
 from tasks.sequence.judgement import leaves_by
-from tasks.sequence.planned import NOTHING_TAKEN, Taken
-from tasks.sequence.standstill import Pause, goes_at, holding, resumed, spans_of
+from tasks.sequence.planned import Standing
+from tasks.sequence.standstill import Pause, goes_at, resumed, spans_of
 from tasks.sequence.store import resting_of
-from tasks.sequence.taken import counts_for, turn
+from tasks.sequence.taken import turn
 from tasks.sequence.walk import Walk
+from tasks.sequence.way import Somebody, Way, awaited, facts
 
 __all__ = ["Beside", "Pause", "Sent", "StepStory", "Story", "simulate"]
 
@@ -43,47 +42,6 @@ class Beside:
 
     sequence: Definition
     after: timedelta = timedelta()
-
-
-@dataclass(slots=True)
-class _Somebody:
-    """A subscriber, as every sequence sees them.
-
-    Attributes:
-        events: name, when, and the mail that it is of: sequence and step.
-        mails: what they were sent: the course, and when.
-    """
-
-    person: Person
-    subscriber: dict[str, Any]
-    topics: dict[str, bool] | None
-    stopped: str | None = None
-    events: list[tuple[str, datetime, str, str]] = field(default_factory=list)
-    mails: list[tuple[Course, datetime]] = field(default_factory=list)
-    ways: list[_Walker] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Walker:
-    """Somebody's way through one sequence, as its row would have it.
-
-    Attributes:
-        due: when the planner looks; None while a mail is under way, and while they are held.
-        look: the turn of that look; another one that was foretold does not count.
-    """
-
-    who: _Somebody
-    course: Course
-    position: Position
-    due: datetime | None
-    active: bool = True
-    entered: bool = False
-    held: bool = False
-    look: int = 0
-
-    @property
-    def mail_is_under_way(self) -> bool:
-        return self.active and self.due is None and not self.held
 
 
 def simulate(
@@ -132,7 +90,7 @@ class _World:
 
     def run(self, rivals: Sequence[Beside], people: Sequence[Person], over: timedelta) -> Story:
         all_ = [
-            _Somebody(
+            Somebody(
                 each, dict(each.subscriber), None if each.topics is None else dict(each.topics)
             )
             for each in people
@@ -177,10 +135,10 @@ class _World:
         spans = spans_of(own, self._start), spans_of(stream, self._start)
         return Course(sequence, story, prefix, *spans)
 
-    def _enters(self, who: _Somebody, course: Course, at: datetime) -> None:
+    def _enters(self, who: Somebody, course: Course, at: datetime) -> None:
         id_, zone = who.person.id, who.person.zone
         position = Position(id_, id_, 1, None, None, at, zone=zone, entered_at=at)
-        way = _Walker(who, course, position, at)
+        way = Way(who, course, position, at)
         who.ways.append(way)
         self._push(at, "due", way, None)
 
@@ -195,7 +153,7 @@ class _World:
             first = (1, *mine) if whom.course.capped else (2,)
         heapq.heappush(self._next, (at, first, self._turn, what, whom, about))
 
-    def _look(self, way: _Walker, now: datetime) -> None:
+    def _look(self, way: Way, now: datetime) -> None:
         """What the planner does with a due enrollment."""
         course, who = way.course, way.who
         if not way.entered:
@@ -205,7 +163,7 @@ class _World:
             way.entered = True
             course.story.entered += 1
         course.story.looks += 1
-        made = plan(course.sequence, way.position, self._facts(way, now), message_lifetime=LIFETIME)
+        made = plan(course.sequence, way.position, facts(way, now), message_lifetime=LIFETIME)
         course.tell(way.position, way.held, made, now)
         resting = resting_of(who.person.id, made)
         way.position = replace(
@@ -218,6 +176,7 @@ class _World:
             outcome_reason=None,
         )
         way.due, way.held = resting.due_at, resting.parked_from is not None
+        way.trials |= {each.step_id: Standing(each.arm) for each in made.assigned}
         if made.update is not None:
             who.subscriber |= made.update.attributes
             if made.update.topics:
@@ -231,88 +190,7 @@ class _World:
         elif resting.due_at is not None:
             self._push(max(resting.due_at, now), "due", way, None)
 
-    def _facts(self, way: _Walker, now: datetime) -> Facts:
-        """What the planner would have read of somebody."""
-        who, course = way.who, way.course
-        sequence, topic = course.sequence, course.sequence.topic
-        opted_in = True if who.topics is None or topic is None else who.topics.get(topic)
-        entered_at = way.position.entered_at
-        happened = frozenset(
-            name for name, at, _, _ in who.events if entered_at is None or at > entered_at
-        )
-        known = self._known(way, now) if sequence.needs else None
-        over: tuple[tuple[datetime, datetime], ...] = ()
-        if sequence.pause == "freeze":
-            over = tuple(span for span in course.pauses if span[1] <= now)
-        return Facts(
-            now,
-            holding(course.pauses, now) is not None,
-            who.stopped,
-            opted_in,
-            happened,
-            known,
-            words=course.words,
-            taken=self._taken(way, now) if course.capped else NOTHING_TAKEN,
-            pauses=over,
-            awaited=self._awaited(way),
-        )
-
-    def _taken(self, way: _Walker, now: datetime) -> Taken:
-        """The slots of its cap that the mails of all sequences have taken, and who comes first."""
-        sequence, who = way.course.sequence, way.who
-        went = tuple(at for course, at in who.mails if counts_for(sequence, course.sequence))
-        others = [
-            other for other in who.ways
-            if other is not way and counts_for(sequence, other.course.sequence)
-        ]  # fmt: skip
-        mine = turn(sequence, way.position.due_at, who.person.id)
-        before = (
-            other for other in others
-            if other.active and other.due is not None and other.due <= now
-            and holding(other.course.pauses, now) is None
-            and turn(other.course.sequence, other.due, who.person.id) < mine
-        )  # fmt: skip
-        under_way = sum(other.mail_is_under_way for other in others)
-        return Taken(went, under_way, sum(1 for _ in before))
-
-    def _awaited(self, way: _Walker) -> frozenset[str]:
-        """The waits whose event has come: of that step's mail, else since the wait began."""
-        found = set()
-        for step_id, rule in way.course.waits:
-            position = way.position
-            began = position.started_at if position.step_id == step_id else None
-            for name, at, of_sequence, of in way.who.events:
-                counts = began is not None and at > began
-                if rule.of is not None:
-                    counts = (of_sequence, of) == (way.course.sequence.key, rule.of)
-                if name == rule.event and counts:
-                    found.add(step_id)
-        return frozenset(found)
-
-    def _known(self, way: _Walker, now: datetime) -> Known:
-        who, needs = way.who, way.course.sequence.needs
-        lasts: dict[str, datetime] = {}
-        for name, at, _, _ in who.events:
-            lasts[name] = max(at, lasts.get(name, at))
-        counts = {
-            (name, within): sum(
-                1
-                for event, at, _, _ in who.events
-                if event == name and (not within or at > now - within)
-            )
-            for name, within in needs.counts
-        }
-        scores = {
-            (name, age): Decimal(str(who.person.scores[name]))
-            for name, age in needs.scores
-            if name in who.person.scores
-        }
-        topics = who.topics
-        if topics is None:
-            topics = dict.fromkeys(needs.topics, True)
-        return Known(now, who.subscriber, counts, lasts, scores, who.person.segments, topics)
-
-    def _hand_off(self, way: _Walker, rest: HandOff, now: datetime) -> None:
+    def _hand_off(self, way: Way, rest: HandOff, now: datetime) -> None:
         course = way.course
         draws = chances(self._seed, way.who.person.id, course.prefix + rest.step_id)
         at = goes_at(
@@ -330,7 +208,7 @@ class _World:
             return
         self._push(at, "mail", way, (rest.step_id, *outcome_of(self._behavior, draws), draws))
 
-    def _deliver(self, way: _Walker, at: datetime, about: Any) -> None:
+    def _deliver(self, way: Way, at: datetime, about: Any) -> None:
         """The reply of the relay: it is written down, and its reader does something."""
         step_id, state, bounced, draws = about
         who, course = way.who, way.course
@@ -354,7 +232,7 @@ class _World:
         way.due = at
         self._push(at, "due", way, None)
 
-    def _happen(self, who: _Somebody, at: datetime, name: str, key: str, step_id: str) -> None:
+    def _happen(self, who: Somebody, at: datetime, name: str, key: str, step_id: str) -> None:
         """An event, which may end a wait, or the way of somebody at once: a stop, an exit rule."""
         who.events.append((name, at, key, step_id))
         if name == STOPPED:
@@ -367,10 +245,10 @@ class _World:
             else:
                 self._heard(way, at, name)
 
-    def _heard(self, way: _Walker, at: datetime, name: str) -> None:
+    def _heard(self, way: Way, at: datetime, name: str) -> None:
         sequence = way.course.sequence
-        facts = Facts(at, happened=frozenset((name,)))
-        walk = Walk(sequence, way.position, facts, LIFETIME, at, spread=False)
+        heard = Facts(at, happened=frozenset((name,)))
+        walk = Walk(sequence, way.position, heard, LIFETIME, at, spread=False)
         for rule in sequence.exits:
             if rule.event == name and leaves_by(walk, rule) is not None:
                 self._leave(way, rule.reason)
@@ -378,10 +256,10 @@ class _World:
         here = sequence.step(way.position.step_id or "")
         waits = isinstance(here, WaitStep) and way.position.started_at is not None
         # Who is held is looked at when the pause is over.
-        if waits and not way.held and here is not None and here.id in self._awaited(way):
+        if waits and not way.held and here is not None and here.id in awaited(way):
             way.due = at
             self._push(at, "due", way, None)
 
-    def _leave(self, way: _Walker, reason: str) -> None:
+    def _leave(self, way: Way, reason: str) -> None:
         way.active = False
         way.course.left(way.position.step_id, reason)

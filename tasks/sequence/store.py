@@ -18,7 +18,7 @@ from tasks.moves import plan as moves
 from tasks.moves import update
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
-from tasks.sequence import meanwhile, outbox, words
+from tasks.sequence import meanwhile, outbox, trials, words
 from tasks.sequence.batch import Batch, put_off
 from tasks.sequence.engine import (
     Exit,
@@ -47,6 +47,7 @@ SELECT e.id, e.sequence_key, e.sequence_version, e.subscriber_id, e.entry_no, e.
     e.step_started_at, e.due_at, e.wait_rule, e.entered_at, e.passed, s.zone,
     q.paused_at IS NOT NULL AS paused,
     c.opted_in, coalesce(s.stopped_reason, p.reason) AS stopped,
+    (SELECT z.until FROM snooze z WHERE z.subscriber_id = e.subscriber_id) AS snoozed_until,
     m.state, m.reason, coalesce(m.reason = 'hard_bounce' OR p.reason = 'hard_bounce', false) AS bounced,
     clock_timestamp() AS now
 FROM held e
@@ -117,6 +118,7 @@ class Planner:
                     continue
                 batch.messages += self._messages(row, planned)
                 batch.calls += outbox.calls(row, planned.calls)
+                batch.assigned += [(row, each) for each in planned.assigned]
                 batch.resting.append(resting_of(row.id, planned))
                 if isinstance(planned.rest, HandOff) and planned.rest.words is not None:
                     batch.worded.append(
@@ -126,6 +128,7 @@ class Planner:
                     batch.updates.append(_update(row, planned.update))
             update.write_updates(connection, batch.updates)
             outbox.write(connection, batch.calls)
+            trials.write(connection, batch.assigned)
             done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
             words.used(connection, batch.worded)
             reached("plan.written")
@@ -174,6 +177,8 @@ class Planner:
             batch.taken.get(row.id, NOTHING_TAKEN),
             batch.pauses.get(row.sequence_key, ()),
             batch.awaited.get(row.id, frozenset()),
+            batch.trials.get(row.id, {}),
+            row.snoozed_until,
         )
         return plan(sequence, position, facts, message_lifetime=self._lifetime)
 

@@ -11,7 +11,7 @@ from schedules.expression.evaluate import Known
 from schedules.limits import UNLIMITED, Limits
 from schedules.localtime import is_zone, local
 from tasks.sequence.decisions import Decision, Kind
-from tasks.sequence.planned import Call, Exit, Facts, NonSend, Position, Rest, Update
+from tasks.sequence.planned import Assigned, Call, Exit, Facts, NonSend, Position, Rest, Update
 
 
 @dataclass(slots=True)
@@ -33,6 +33,7 @@ class Walk:
     decisions: list[Decision] = field(default_factory=list)
     update: Update | None = None
     calls: list[Call] = field(default_factory=list)
+    assigned: list[Assigned] = field(default_factory=list)
 
     def say(self, kind: Kind, step_id: str | None, reason: str, **detail: Any) -> None:
         """Write a line of the decision log."""

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 import structlog
@@ -37,14 +36,19 @@ LOCK_SPACE: Final = 0x776F7264  # "word": who asks, asks alone
 
 log = structlog.get_logger()
 
-ALONE = text("SELECT pg_try_advisory_xact_lock(:space, 0)")
+# Versions that ask for words, and whether it is our turn to: one row at least.
 PERSONAL = text("""
-SELECT v.sequence_key, v.version, v.definition FROM sequence_version v
-WHERE v.definition @? '$.steps[*].send.personalize'
+WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:space, 0) AS got)
+SELECT alone.got, v.sequence_key, v.version FROM alone LEFT JOIN sequence_version v
+    ON alone.got AND v.definition @? '$.steps[*].send.personalize'
+""")
+DEFINITION = text("""
+SELECT v.definition FROM sequence_version v WHERE v.sequence_key = :key AND v.version = :version
 """)
 
 # Who is due soon, at a place from which the way leads to a personalized send without another wait,
-# and is not asked for yet. The soonest first; what is due now is the planner's.
+# and is not asked for yet. The soonest first; what is due now is the planner's. Each is looked up by
+# itself: as an anti-join it was planned while nobody was asked for, and compared all with all.
 NEAR = text("""
 WITH near AS MATERIALIZED (
     SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.step_id, e.due_at,
@@ -62,18 +66,18 @@ JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS integer[]), CAST(:places AS
   ON r.key = e.sequence_key AND r.version = e.sequence_version
      AND r.place IS NOT DISTINCT FROM e.step_id AND r.started = e.started
 WHERE e.due_at <= (SELECT clock_timestamp()) + make_interval(secs => r.lead)
-  AND NOT EXISTS (SELECT FROM asked a WHERE a.enrollment_id = e.id AND a.step_id = r.send)
+  AND (SELECT a.enrollment_id FROM asked a
+       WHERE a.enrollment_id = e.id AND a.step_id = r.send) IS NULL
 ORDER BY e.due_at LIMIT :n
 """)
 
-PROMPT = text("""
-SELECT p.sha256, s.source FROM prompt p JOIN prompt_source s ON s.sha256 = p.sha256
-WHERE p.name = :name
-""")
+PROMPT = text("SELECT p.sha256 FROM prompt p WHERE p.name = :name")
+SOURCE = text("SELECT s.source FROM prompt_source s WHERE s.sha256 = :sha256")
 
-# One row a text, in the order of keys as everywhere. A text that failed is tried again for whoever
-# asks an hour later.
+# One row a text, in the order of keys as everywhere, and one for each mail that it is asked for. A text
+# that failed is tried again for whoever asks an hour later.
 WANT = text("""
+WITH want AS (
 INSERT INTO wording AS w (key, prompt_sha256, prompt, sequence_key, model, told, needed_at, asks)
 SELECT r.key, r.sha, r.prompt, r.sequence_key, r.model, CAST(r.told AS jsonb), r.needed_at, r.asks
 FROM unnest(CAST(:keys AS bytea[]), CAST(:shas AS bytea[]), CAST(:prompts AS text[]),
@@ -87,12 +91,12 @@ ON CONFLICT (key) DO UPDATE SET
     state = CASE WHEN w.state = 'failed' AND w.ended_at < clock_timestamp() - interval '1 hour'
                  THEN 'wanted' ELSE w.state END,
     tries = CASE WHEN w.state = 'failed' THEN 0 ELSE w.tries END
-RETURNING w.key, w.state
-""")
-ASK = text("""
+RETURNING w.key, w.state),
+ask AS (
 INSERT INTO asked (enrollment_id, step_id, key)
-SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[]), CAST(:keys AS bytea[]))
-ON CONFLICT DO NOTHING
+SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[]), CAST(:asked AS bytea[]))
+ON CONFLICT DO NOTHING)
+SELECT want.key, want.state FROM want
 """)
 
 AT_HAND = text("""
@@ -178,21 +182,15 @@ class Asker:
         self._database = database
         self._model = model
         self._sweep_at = 0.0
-        # A version never changes, nor what a hash stands for.
-        self._sequence = lru_cache(maxsize=256)(
-            lambda key, version, text: Sequence.from_json(json.loads(text))
-        )
-        self._prompt = lru_cache(maxsize=256)(
-            lambda sha256, text: Prompt.from_json(json.loads(text))
-        )
+        # A version never changes, nor what a hash stands for: each is read once.
+        self._known_places: dict[tuple[str, int], list[Place]] = {}
+        self._known_prompts: dict[bytes, Prompt] = {}
 
     def ask(self, n: int = BATCH) -> int:
         """Ask for up to `n` mails; returns how many were."""
         with self._database.transaction() as connection:
             wanted = self._places(connection)
             if not wanted:
-                return 0
-            if not connection.execute(ALONE, {"space": LOCK_SPACE}).scalar_one():
                 return 0
             if time.monotonic() >= self._sweep_at:
                 self._sweep_at = time.monotonic() + SWEEP_EVERY
@@ -211,15 +209,19 @@ class Asker:
 
     def _places(self, connection: Connection) -> list[tuple[tuple[str, int], Place]]:
         found = []
-        for row in connection.execute(PERSONAL):
-            try:
-                stored = json.dumps(row.definition, sort_keys=True)
-                sequence = self._sequence(row.sequence_key, row.version, stored)
-            except ValueError as fault:
-                log.error("words_not_asked", sequence=row.sequence_key, why=str(fault))
+        for row in connection.execute(PERSONAL, {"space": LOCK_SPACE}).all():
+            if row.sequence_key is None:  # none asks, or another process does it now
                 continue
             key = (row.sequence_key, row.version)
-            found += [(key, place) for place in places(sequence)]
+            if key not in self._known_places:
+                values = {"key": row.sequence_key, "version": row.version}
+                stored = connection.execute(DEFINITION, values).scalar_one()
+                try:
+                    self._known_places[key] = places(Sequence.from_json(stored))
+                except ValueError as fault:
+                    log.error("words_not_asked", sequence=row.sequence_key, why=str(fault))
+                    continue
+            found += [(key, place) for place in self._known_places[key]]
         return found
 
     def _write(self, connection: Connection, asks: Seq[tuple[Any, Personalize | None]]) -> None:
@@ -261,18 +263,22 @@ class Asker:
         columns = {
             name: [entry[name] for entry in texts.values()] for name in next(iter(texts.values()))
         }
-        stand = connection.execute(WANT, columns).all()
         ids, steps, keys = zip(*asked, strict=True)
-        connection.execute(ASK, {"ids": list(ids), "steps": list(steps), "keys": list(keys)})
+        columns |= {"ids": list(ids), "steps": list(steps), "asked": list(keys)}
+        stand = connection.execute(WANT, columns).all()
         if decided := [bytes(row.key) for row in stand if row.state != "wanted"]:
             wake(connection, decided)
 
     def _published(self, connection: Connection, name: str) -> Prompt | None:
-        row = connection.execute(PROMPT, {"name": name}).one_or_none()
-        if row is None:
+        found = connection.execute(PROMPT, {"name": name}).scalar_one_or_none()
+        if found is None:
             log.error("prompt_missing", prompt=name, next="publish its sequence again")
             return None
-        return self._prompt(bytes(row.sha256), json.dumps(row.source, sort_keys=True))
+        sha256 = bytes(found)
+        if sha256 not in self._known_prompts:
+            source = connection.execute(SOURCE, {"sha256": sha256}).scalar_one()
+            self._known_prompts[sha256] = Prompt.from_json(source)
+        return self._known_prompts[sha256]
 
 
 def at_hand(

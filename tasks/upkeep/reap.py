@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from models.session import Database
 from tasks.crashpoint import reached
-from tasks.moves import doubt, pause
+from tasks.moves import doubt, erase, pause
 from tasks.moves import reap as moves
 from tasks.moves.settings import DeliverySettings
 
@@ -49,6 +49,7 @@ def keep_house(database: Database) -> None:
     """What need not be done at every tick: partitions for the events to come, folded counters."""
     with database.transaction() as connection:
         connection.execute(FOLD)
+    forget_erased(database)
     today = dt.datetime.now(dt.UTC).date()
     month = today.replace(day=1)
     for _ in range(2):
@@ -56,6 +57,17 @@ def keep_house(database: Database) -> None:
             if ensure_partition(connection, month):
                 log.info("partition_made", month=month.isoformat())
         month = (month + dt.timedelta(days=32)).replace(day=1)
+
+
+def forget_erased(database: Database) -> int:
+    """Take what has come of erased subscribers since: by mails that were in flight, or from producers."""
+    changed, after = 0, 0
+    while True:
+        with database.transaction() as connection:
+            n, after = erase.sweep(connection, after)
+        changed += n
+        if not after:
+            return changed
 
 
 def ensure_partition(connection: Connection, month: dt.date) -> bool:

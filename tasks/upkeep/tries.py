@@ -132,6 +132,8 @@ SELECT m.id, m.enrollment_id, m.subscriber_id,
     format('its content is not that of epoch %s, of which a copy may be out', max(a.epoch))
 FROM message m JOIN attempt a ON a.message_id = m.id AND a.outcome IN ('accepted', 'in_doubt')
 WHERE m.maybe_delivered AND m.content_sha256 IS DISTINCT FROM a.content_sha256
+  AND (m.content_sha256 IS NOT NULL OR NOT EXISTS (
+      SELECT 1 FROM subscriber s WHERE s.id = m.subscriber_id AND s.erased_at IS NOT NULL))
 GROUP BY m.id""",
     ),
     Invariant(

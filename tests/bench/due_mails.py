@@ -41,7 +41,8 @@ INSERT INTO consent (subscriber_id, topic, opted_in, source)
 SELECT id, 'product-news', true, 'benchmark' FROM subscriber ORDER BY id LIMIT :n OFFSET :from
 """)
 HOLD = text("""
-UPDATE stream SET paused_at = clock_timestamp(), pause_reason = 'benchmark', relay = :relay
+UPDATE stream SET paused_at = clock_timestamp(), pause_reason = 'benchmark', relay = :relay,
+    sender = :sender
 WHERE key = :stream
 """)
 LET_GO = text("""
@@ -75,10 +76,10 @@ def publish_one_mail(database: Database, key: str, folder: Path) -> None:
             publish(connection, proven.loaded, proven.source, proven.bundles)
 
 
-def hold(database: Database, relay: str) -> None:
-    """Pause the stream, so that what is planned waits, and point it at a relay."""
+def hold(database: Database, relay: str, sender: str | None = None) -> None:
+    """Pause the stream, so that what is planned waits; point it at a relay, and say who writes."""
     with database.transaction() as connection:
-        connection.execute(HOLD, {"stream": STREAM, "relay": relay})
+        connection.execute(HOLD, {"stream": STREAM, "relay": relay, "sender": sender})
 
 
 def let_go(database: Database) -> dt.datetime:

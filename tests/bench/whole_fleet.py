@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 from sqlalchemy import text
 
 from models.migrate import migrate
@@ -83,6 +84,7 @@ class WholeFleet:
         say: told what goes on.
         relays: further relays, name → URL on loopback.
         guard_off: a name of `workers.chaos.guards.OFF`, to measure what that guard costs.
+        dkim_keys: of the send worker, for senders other than the usual one.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class WholeFleet:
         say: Callable[[str], None],
         relays: Mapping[str, str],
         guard_off: str | None = None,
+        dkim_keys: str = "",
     ) -> None:
         self._mails = mails
         self._windows = 0
@@ -99,6 +102,8 @@ class WholeFleet:
         self._lines = 0
         self._say = say
         self._settings = {"DRIPFLEET_CONNECTIONS": str(connections)}
+        if dkim_keys:
+            self._settings["DRIPFLEET_DKIM_KEYS"] = dkim_keys
         self._settings |= {f"DRIPFLEET_SMTP_URL_{n.upper()}": url for n, url in relays.items()}
 
     def __enter__(self) -> Self:
@@ -142,18 +147,19 @@ class WholeFleet:
         hooks = ("--guard-off", self._guard_off, str(self._folder / "points"))
         return ("-m", "workers.chaos.process", *hooks)
 
-    def deliver(self, relay: str, sink: tuple[str, int]) -> Delivered:
+    def deliver(self, relay: str, sink: tuple[str, int], sender: str | None = None) -> Delivered:
         """Make a mail due to everybody, then send them all through a relay, and measure that.
 
         Args:
             relay: `default` is the shipped sink, whose ledger is held against the rows.
             sink: its name and process id, for the account.
+            sender: who writes, where it is not the usual one.
 
         Raises:
             Transient: nothing moved for a minute, or a process ended.
             Permanent: sent, due and the ledger differ.
         """
-        key = self._make_due(relay)
+        key = self._make_due(relay, sender)
         name, pid = sink
         roots = {**self._fleet.pids(), "postgres": self.stack.home.postgres().pid}
         roots |= {"valkey": self.stack.home.valkey().pid, name: pid}
@@ -170,6 +176,12 @@ class WholeFleet:
         first, last = (pick(row.terminal_at for row in rows) - began for pick in (min, max))
         return Delivered(self._mails, last.total_seconds(), first.total_seconds(), used, octets)
 
+    def private_megabytes(self, pool: str) -> float:
+        """Memory that a pool's worker shares with nobody, its children included."""
+        root = psutil.Process(self._fleet.pids()[pool])
+        members = [root, *root.children(recursive=True)]
+        return sum(float(each.memory_full_info().uss) for each in members) / 1e6
+
     def arrived(self) -> list[int]:
         """Octets of each mail that came to the shipped sink since it was last looked at."""
         return [line.bytes for line in self._new_lines()]
@@ -185,11 +197,11 @@ class WholeFleet:
             raise Permanent(f"the audit found faults, so there is no figure: {summary(report)}")
         return summary(report)
 
-    def _make_due(self, relay: str) -> str:
+    def _make_due(self, relay: str, sender: str | None) -> str:
         """Publish a sequence of one mail, enroll everybody, and wait until all is planned."""
         self._windows += 1
         key = f"first-figure-{self._windows}"
-        due_mails.hold(self._database, relay)
+        due_mails.hold(self._database, relay, sender)
         due_mails.publish_one_mail(self._database, key, self._folder)
         enroll_all(self._database, key)
         self._wait(DUE, key, "due", 0.5)

@@ -13,9 +13,10 @@ from tasks import names, regions
 from tasks.canary import store as canaries
 from tasks.upkeep import checks
 from tests.live import seeds
+from tests.unit.test_experiment_step import FILE
 from workers.cli.doctor import tell
 from workers.cli.render import ExitCode
-from workers.doctor import examine, segment_runs, standing
+from workers.doctor import examine, experiments, segment_runs, standing
 from workers.doctor.finding import Finding, error, fine, warning
 
 Check = Callable[[Connection], Iterator[Finding]]
@@ -232,3 +233,28 @@ def test_a_segment_run_that_stands_still_or_was_refused_is_told_with_the_next_mo
     assert "quantum-noisy" in said["segment value"].next
     assert said["segment shapes"].says.endswith("was refused: nobody bought")
     assert "segment run shapes" in said["segment shapes"].next
+
+
+def test_an_experiment_that_waits_for_a_word_is_told_with_the_next_move(database: Database) -> None:
+    assert found(database, experiments.standing)["experiments"].severity == "fine"
+    ids = seeds.subscribers(database, 1)
+    seeds.enroll(database, seeds.sequence(database, FILE), ids)
+    script(
+        database,
+        "INSERT INTO experiment_epoch (experiment_key, shares) VALUES ('trial/split', '{\"plain\": 1}')",
+        "INSERT INTO experiment_assignment (experiment_key, subscriber_id, arm, propensity, epoch_id,"
+        " enrollment_id, at) SELECT 'trial/split', e.subscriber_id, 'plain', 1, p.id, e.id,"
+        " now() - interval '31 days' FROM enrollment e, experiment_epoch p",
+        "INSERT INTO experiment_ruling (experiment_key, arm, kind, ruled_by, reason)"
+        " VALUES ('trial/split', 'offer', 'stopped', 'guardrail', 'complaint_rate')",
+    )
+    with database.transaction() as connection:
+        stopped, over = experiments.standing(connection)
+    assert stopped.says == "the guardrail stopped offer (complaint rate); people go on without it"
+    assert over.says == "its 30 days are over, and people are divided still"
+    script(
+        database,
+        "INSERT INTO experiment_ruling (experiment_key, arm, kind, ruled_by, reason)"
+        " VALUES ('trial/split', 'plain', 'chosen', 'operator', 'no winner')",
+    )
+    assert found(database, experiments.standing)["experiments"].severity == "fine"

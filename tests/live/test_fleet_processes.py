@@ -29,6 +29,7 @@ from tasks.moves import pause
 from tests.live import seeds
 from tests.live.processes import running, servers, until
 from workers.celery import build
+from workers.embedded.ledger import LEDGER, read_ledger, read_mail
 from workers.embedded.stack import Stack
 from workers.pools import BY_NAME
 from workers.settings import RedisSettings
@@ -41,6 +42,7 @@ HEAVY = ("pandas", "sklearn", "cirq", "openai", "numba", "scipy", "matplotlib", 
 def stack() -> Iterator[Stack]:
     """Short periods, so that the ticks' own tests need no patience."""
     with servers(REAP_EVERY="1", RESOLVE_EVERY="1", FLOWER_PORT="15555") as stack:
+        stack.serve_edge()
         yield stack
 
 
@@ -53,7 +55,7 @@ def said() -> list[str]:
 @pytest.fixture(scope="module")
 def fleet(stack: Stack, said: list[str]) -> Iterator[Fleet]:
     """The whole fleet, every pool answering."""
-    with running(Fleet(stack, say=said.append)) as fleet:
+    with running(Fleet(stack, edge=True, say=said.append)) as fleet:
         yield fleet
 
 
@@ -84,7 +86,7 @@ def answered(database: Database, pools: tuple[str, ...], redis_url: str) -> Call
 def test_every_pool_answers_a_canary_rung_by_hand(
     fleet: Fleet, stack: Stack, database: Database
 ) -> None:
-    assert set(fleet.pids()) == {*names.POOLS, "beat", "flower"}
+    assert set(fleet.pids()) == {*names.POOLS, "beat", "flower", "edge"}
     until(answered(database, names.POOLS, stack.redis_url), "all six canaries", fleet)
 
 
@@ -154,6 +156,57 @@ def test_limits_and_waits_hold_in_the_running_fleet(fleet: Fleet, database: Data
     until(lambda: rows(states) == done, "one mail and one that is capped", fleet)
     with database.transaction() as connection:
         pause.resume_stream(connection, "marketing")
+
+
+def test_a_reader_leaves_by_a_mail_that_the_sink_keeps_and_gets_nothing_that_was_queued(
+    fleet: Fleet, stack: Stack, database: Database
+) -> None:
+    def mails() -> list[str]:
+        kept = [read_mail(stack.home.mail, each) for each in read_ledger(ledger)]
+        return [mail.decode().replace("\r\n ", " ") for mail in kept if b"person1@left" in mail]
+
+    def states() -> list[tuple[str, str]]:
+        told = (
+            "SELECT CAST(state AS text), reason FROM message WHERE subscriber_id = :id ORDER BY id"
+        )
+        with database.transaction() as connection:
+            return [tuple(row) for row in connection.execute(text(told), {"id": person})]
+
+    ledger = stack.home.mail / LEDGER
+    (person,) = seeds.subscribers(database, 1, domain="left.example")
+    one = seeds.ONE_MAIL.format(class_="marketing", template="test/mail")
+    seeds.enroll(database, seeds.sequence(database, one.replace("one-mail", "left-a")), [person])
+    until(lambda: ledger.exists() and len(mails()) == 1, "the first mail", fleet)
+    with database.transaction() as connection:
+        pause.pause_stream(connection, "marketing", "a test")
+    seeds.enroll(database, seeds.sequence(database, one.replace("one-mail", "left-b")), [person])
+    until(lambda: [state for state, _ in states()] == ["sent", "scheduled"], "a queued one", fleet)
+    until(lambda: fleet.edge_url() is not None, "the edge", fleet)
+
+    (link,) = re.findall(r"List-Unsubscribe: <(http://[^>]+)>", mails()[0])
+    assert "List-Unsubscribe-Post: List-Unsubscribe=One-Click" in mails()[0]
+    with urllib.request.urlopen(link, data=b"List-Unsubscribe=One-Click", timeout=5) as answer:
+        assert answer.status == 200
+    assert states()[1] == ("suppressed", "unsubscribe")
+    with database.transaction() as connection:
+        pause.resume_stream(connection, "marketing")
+        # An open of a while ago becomes an event, by the dispatcher's bell.
+        connection.execute(
+            text(
+                "INSERT INTO hit (message_id, agent, at) SELECT id, 'browser', now() - interval '1 min'"
+                " FROM message WHERE subscriber_id = :id AND state = 'sent'"
+            ),
+            {"id": person},
+        )
+
+    def opened() -> bool:
+        told = "SELECT name FROM event WHERE subscriber_id = :id ORDER BY id"
+        with database.transaction() as connection:
+            names_ = connection.execute(text(told), {"id": person}).scalars().all()
+        return names_ == ["email.unsubscribed", "email.opened"]
+
+    until(opened, "the event of an open", fleet)
+    assert len(mails()) == 1
 
 
 def test_flower_asks_for_the_password_and_shows_payloads(fleet: Fleet, stack: Stack) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from sqlalchemy import text
 
 from models.session import Database
 from schedules.goal import Holdout
+from tasks.experiment.intervals import newcombe
 from tasks.sequence.enroll import enroll_all
 from tasks.sequence.explain import explain
+from tasks.sequence.lift import Lift
 from tasks.sequence.report import HELD_OUT, parameters, report
+from tasks.sequence.report_page import page
 from tests.live.door import Door
+from workers.cli.render import plain
 
 EXIT = "exit: [{event: purchase, reason: converted}]"
 GOAL = "goal: {event: purchase, window: 21d, value: event.amount}"
@@ -239,3 +245,49 @@ def test_a_transactional_sequence_holds_nobody_out(database: Database) -> None:
     )
     door.plan()
     assert set(states(door)) == {"scheduled"} and len(states(door)) == 20
+
+
+def converted(door: Door, arm: bool, n: int, worth: float) -> None:
+    """Of the mailed, or of those held out, that many converted."""
+    for who in [who for who in door.people if HALF.holds(who) is arm][:n]:
+        door.run("INSERT INTO conversion (enrollment_id, sequence_key, subscriber_id, event_id,"
+                 " occurred_at, value) SELECT id, sequence_key, subscriber_id, id, now(), :worth"
+                 " FROM enrollment WHERE subscriber_id = :who", who=who, worth=worth)  # fmt: skip
+
+
+def lift_of(door: Door) -> Lift:
+    with door.database.transaction() as connection:
+        found = report(connection, "door").lift
+    assert found is not None
+    return found
+
+
+def test_what_the_mails_brought_is_said_with_its_interval_or_not_at_all(database: Database) -> None:
+    door = Door(database, 120)
+    enroll_all(door.database, door.sequence("manual: true", HELD))
+    held = sum(HALF.holds(who) for who in door.people)
+    few = lift_of(door)
+    assert (few.mailed, few.held_out, few.conversions) == (120 - held, held, None)
+    assert few.said.startswith("what the mails brought cannot be said: 0 of ")
+    converted(door, False, 30, 10)
+    converted(door, True, 6, 5)
+    door.plan()
+    door.run("UPDATE message SET state = 'sent', run_at = NULL, terminal_at = now()"
+             " WHERE state = 'scheduled'")  # fmt: skip
+    found = lift_of(door)
+    low = newcombe(6, held, 30, 120 - held)[0]
+    assert found.conversions is not None and found.value is not None
+    assert found.conversions.low == pytest.approx(1000 * low)
+    assert found.conversions.value == pytest.approx(1000 * (30 / (120 - held) - 6 / held))
+    assert found.mails == 120 - held and found.per_thousand_mails == found.conversions
+    assert found.value.value == pytest.approx(1000 * (300 / (120 - held) - 30 / held))
+    assert 0 < found.value.low < found.value.value < found.value.high
+    assert found == lift_of(door) and "not told apart" not in found.said
+    with door.database.transaction() as connection:
+        html = page(plain(report(connection, "door")))
+    assert "(+" in html and not re.search(r"(?:src|href)=|https?:|url\(|<script", html)
+    drawn = [ElementTree.fromstring(each) for each in re.findall(r"<svg.*?</svg>", html)]
+    assert [len(each.findall(".//*[@class='mark']")) for each in drawn] == [2, 2]
+    # Entries from before the present holdout were divided otherwise.
+    door.run("UPDATE sequence_version SET created_at = now() + interval '1 hour'")
+    assert lift_of(door).mailed == 0

@@ -60,7 +60,12 @@ def walk(database: Database, until: int = 12) -> None:
                      " terminal_at = clock_timestamp() WHERE terminal_at IS NULL")
             )  # fmt: skip
             connection.execute(
-                text("UPDATE enrollment SET due_at = clock_timestamp() WHERE active")
+                text(
+                    "UPDATE enrollment SET due_at = clock_timestamp(), wait_rule = CASE"
+                    " WHEN wait_rule -> 'until' IS NULL THEN wait_rule"
+                    " ELSE jsonb_set(wait_rule, '{until}', to_jsonb(clock_timestamp())) END"
+                    " WHERE active"
+                )
             )
 
 
@@ -76,7 +81,8 @@ def test_an_appended_step_is_run_for_those_who_had_completed(database: Database,
     effect = published(database, new).effect
     assert effect == said
     assert (said.people, said.reopened, said.due_now, said.immediate_sends) == (0, 3, 3, 3)
-    assert (step_of(said, "b").reopened, step_of(said, "b").mails_24h) == (3, 3)
+    there = step_of(said, "b")
+    assert (there.reopened, there.due_now, there.mails_24h) == (3, 3, 3)
     walk(database)
     assert mails(database) == {"a": 3, "b": 3, "c": 3}
     with database.transaction() as connection:
@@ -137,14 +143,32 @@ def test_who_left_otherwise_or_may_get_nothing_or_came_again_stays_as_they_are(
     ) == [(plain,), (again,)]
 
 
-def test_where_ways_part_an_end_stays_one(database: Database) -> None:
-    branch = '  - id: ask\n    branch: [{if: "sub.vip == true", next: b}, {else: end}]\n'
-    completed(database, A, branch, B, END)
-    effect = published(database, text_of(A, branch, B, C, END, publish=REOPEN)).effect
+BRANCH = '  - id: ask\n    branch: [{{if: "sub.vip != null", next: b}}, {{if: "sub.old == null", next: end}}, {{else: {0}}}]\n'
+EVENT = "  - {{id: e, wait: {{until_event: bought, timeout: 1s}}, paths: {{event: {0}, timeout: end}}}}\n"
+LAST = "  - {id: e, wait: {until_event: bought, timeout: 1s}, paths: {event: b}}\n"
+# Which steps they went through to an end, and which an edit puts where another way leads.
+PARTED = [
+    ((A, BRANCH.format("b"), B, END), (A, BRANCH.format("c"), B, C, END)),
+    ((A, EVENT.format("b"), B, END), (A, EVENT.format("c"), C, END)),
+    ((A.replace("mail}", "mail}, next: e"), B.replace("mail}", "mail}, next: end"), END, LAST),
+     (A.replace("mail}", "mail}, next: e"), B, C, END, LAST)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after"), PARTED)
+def test_where_ways_part_an_end_stays_one(
+    database: Database, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    completed(database, *before)
+    effect = published(database, text_of(*after, publish=REOPEN)).effect
     assert effect is not None and effect.reopened == 0
-    event = "  - {id: e, wait: {until_event: bought, timeout: 1d}, paths: {event: c, timeout: b}}\n"
-    with pytest.raises(DefinitionError):
-        published(database, text_of(A, event, B, C, publish="publish: {finished: repoen}\n"))
+    assert mails(database) == {"a": 3}
+
+
+def test_the_word_is_one_of_two_and_does_not_go_with_letting_people_go(database: Database) -> None:
+    people(database, text_of(A))
+    with pytest.raises(DefinitionError, match=r"did you mean 'reopen'\?"):
+        published(database, text_of(A, publish="publish: {finished: repoen}\n"))
     with pytest.raises(DefinitionError, match="'enrolled: drain'"):
         published(database, text_of(A, publish="publish: {finished: reopen, enrolled: drain}\n"))
 

@@ -43,6 +43,8 @@ class Peer:
         self.heard: list[str] = []
         self.mails: list[bytes] = []
         self.part = b""
+        self.first_dot: bytes | None = None  # SILENCE: the first one is never answered
+        self.announced = 0  # dots that came with something behind them in one write
         self.reads_bodies = True
         self.closed = asyncio.Event()
         self.writers: list[asyncio.StreamWriter] = []
@@ -81,7 +83,8 @@ class Peer:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._say(writer, "GREETING"):
             return
-        while line := (await reader.readline()).decode():
+        ahead = bytearray()  # what came in the write of a dot, behind it
+        while line := (await _line(reader, ahead)).decode():
             self.heard.append(line.rstrip("\r\n"))
             verb = line[:4].strip().upper()
             verb = {"STAR": "STARTTLS", "HELO": "EHLO"}.get(verb, verb)
@@ -92,20 +95,30 @@ class Peer:
                 await writer.start_tls(self.tls)
             if verb == "DATA" and self.script["DATA"][:3] == b"354":
                 writer.write(self.between)
-                if not await self._body(reader, writer):
+                if not await self._body(reader, writer, ahead):
                     return
 
-    async def _body(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _body(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ahead: bytearray
+    ) -> bool:
         if not self.reads_bodies:
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             await asyncio.Event().wait()
         self.part = b""
-        while not (b"\r\n" + self.part).endswith(b"\r\n.\r\n"):
+        while (end := (b"\r\n" + self.part).find(b"\r\n.\r\n")) < 0:
             more = await reader.read(2**16)
             if not more:
                 return False
             self.part += more
+        self.part, behind = self.part[: end + 3], self.part[end + 3 :]
+        ahead += behind
+        if behind:
+            self.announced += 1
         self.mails.append(self.part)
+        if self.first_dot is not None:
+            # It says nothing to this dot, nor to what came with it.
+            self.first_dot = None
+            await asyncio.Event().wait()
         return self._say(writer, "DOT")
 
     def _say(self, writer: asyncio.StreamWriter, verb: str) -> bool:
@@ -115,3 +128,12 @@ class Peer:
         if hang_up:
             writer.close()
         return not hang_up
+
+
+async def _line(reader: asyncio.StreamReader, ahead: bytearray) -> bytes:
+    """The next line, of what was read already first."""
+    if b"\n" not in ahead:
+        ahead += await reader.readline()
+    line, end, rest = bytes(ahead).partition(b"\n")
+    ahead[:] = rest
+    return line + end

@@ -34,7 +34,12 @@ EVERYTHING = {
     "flower": {"enabled": True},
     "keda": {"enabled": True},
     "metrics": {"enabled": True, "podMonitor": True},
-    "config": {"DRIPFLEET_WINDOW": 2000000, "DRIPFLEET_DOT_WITHIN": 0.5},
+    "edge": {"enabled": True},
+    "config": {
+        "DRIPFLEET_WINDOW": 2000000,
+        "DRIPFLEET_DOT_WITHIN": 0.5,
+        "DRIPFLEET_EDGE_URL": "https://mail.example.com",
+    },
 }
 RENDER = """
 import json, sys, helm_python as helm
@@ -52,6 +57,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "Set secret.existingSecret, or secret.values.DRIPFLEET_DATABASE_URL"),
     ({"secret": {"existingSecret": "s"}, "pools": {"sned": {"replicas": 1}}}, "sned"),
     ({"secret": {"existingSecret": "s"}, "config": {"DRIPFLEET_DRAIN_WAIT": 5}}, "DRAIN_WAIT"),
+    (
+        {"secret": {"existingSecret": "s"}, "edge": {"enabled": True}},
+        "Set config.DRIPFLEET_EDGE_URL",
+    ),
     ({"secret": {"existingSecret": "s"}, "config": {"DRIPFLEET_SECRET_TOKEN": "t"}}, "SECRET"),
 ]
 
@@ -129,7 +138,7 @@ def test_every_pod_is_nobodys_and_writes_nowhere_but_in_its_volumes() -> None:
     found = objects(0)
     kinds = ("Deployment", "StatefulSet", "Job")
     pods = {n: o["spec"]["template"]["spec"] for k in kinds for n, o in of_kind(found, k).items()}
-    processes = {*BY_NAME, "beat", "flower", "metrics", "migrate"}
+    processes = {*BY_NAME, "beat", "flower", "metrics", "migrate", "edge"}
     assert set(pods) == {f"mail-dripfleet-{name}" for name in processes}
     for pod in pods.values():
         assert pod["automountServiceAccountToken"] is False

@@ -32,6 +32,7 @@ MAIL = SubjectLines(
 ROWS = [
     {"figure": "words", "theirs": 80.0, "ours": 112.0},
     {"figure": "words_of_offers", "theirs": 3, "ours": 0},
+    {"figure": "sentiment", "theirs": 0.25, "ours": 0.918},
     {"figure": "days_between_mails", "theirs": 4.0, "ours": None},
 ]
 
@@ -189,6 +190,13 @@ def test_the_piece_of_an_experiment_is_as_the_schema_names_it() -> None:
         "win-back/hello-a",
     ]
     assert all(send["next"] == "lost" and "personalize" in send["send"] for send in sends)
+
+
+def test_no_arm_falls_through_to_the_mail_of_the_next_one() -> None:
+    from ruamel.yaml import YAML
+
+    _, *sends, last = YAML(typ="safe", pure=True).load(experiment(Place("a/b"), ["a", "b"]))
+    assert {send["next"] for send in sends} == {last["id"]} == {"mail-after"} and "exit" in last
 
 
 def test_the_brief_alone_allows_an_offer() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tasks import stylesheet
 from tasks.errors import Permanent
+from tasks.personalize.review import review
 from tasks.send.inlining import inlined
 from tasks.send.render import Bundle, bundle_from_folder, compile
 from tasks.send.sandbox import Sandbox
@@ -168,3 +169,22 @@ def test_rules_are_read_as_css_has_them() -> None:
     assert [rule.head for rule in plain] == ["a[href^='https:']", "p"]
     assert [str(rule) for rule in stay] == ["p::first-line{left:0 !important}"]
     assert stylesheet.in_the_dark("<p>x</p>") is None
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<div>", "<div></x>", "<div><table><tr><td></div>", "<b><div></b>", "<p><div>", "<span/>"],
+)
+def test_a_page_that_would_take_the_process_down_is_not_inlined(piece: str) -> None:
+    page = "<style>div{top:0}</style>" + piece * 600
+    with pytest.raises(stylesheet.TooDeep, match="close what is open"):
+        stylesheet.inline(page)
+    assert stylesheet.as_read(page) == page
+    with pytest.raises(Permanent, match=r"the rules of body\.html cannot be applied"):
+        inlined("test/mail", {"body.html": page})
+    assert ("markup", "error") in {(n.check, n.severity) for n in review("Hi", "Hi", page).notes}
+
+
+@pytest.mark.parametrize("piece", ["<p>one", "<li>one", "<br>", "<div><p>one</div>", "<b>one</b>"])
+def test_a_long_page_is_no_deep_one(piece: str) -> None:
+    assert stylesheet.depth(f"<table><tr><td><ul>{piece * 2000}</ul></table>") < 10

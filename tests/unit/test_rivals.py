@@ -83,8 +83,9 @@ def test_a_mail_that_is_under_way_holds_its_slot() -> None:
     assert {mail.at - MONDAY >= 3 * DAY for mail in story.beside[0].sent} == {True}
 
 
-def test_what_has_another_scope_or_class_competes_with_nobody() -> None:
-    own = CAP.replace("topic,", "sequence,")
+@pytest.mark.parametrize("scope", ["sequence", "all"])
+def test_what_has_another_scope_or_class_competes_with_nobody(scope: str) -> None:
+    own = CAP.replace("topic,", f"{scope},")
     story = told(
         one("main", more=own), beside=[Beside(one("bill", class_="transactional", more=""))]
     )
@@ -137,6 +138,47 @@ def test_nobody_enters_a_paused_sequence_and_events_count_in_it() -> None:
         mail.at - MONDAY < 12 * HOUR or mail.at - MONDAY >= 60 * HOUR for mail in story.sent
     } == {True}
     assert story.ended == {"bought": 100}
+    early = told(one("main", more="", steps=TWO), 100, over=DAY, days=1,
+                 pauses=[Pause(12 * HOUR, 48 * HOUR, sequence="main")])  # fmt: skip
+    assert early.entered == 50
+
+
+@pytest.mark.parametrize(("clock", "ends"), [("run", "expired"), ("freeze", "sent")])
+def test_a_mail_that_a_pause_held_for_days_goes_where_its_time_stood_still(
+    clock: str, ends: str
+) -> None:
+    sequence = one("main", more=f"pause: {{clock: {clock}}}")
+    story = told(sequence, 40, pauses=[Pause(dt.timedelta(seconds=1), 4 * DAY, sequence="main")])
+    # Handed over before it began, all but one or two of them were still on their way to the relay.
+    assert story.steps[0].mails[ends] >= 36 and story.steps[0].begun == 40
+
+
+def test_what_happens_while_somebody_is_held_counts_when_the_pause_is_over() -> None:
+    steps = (
+        MAIL
+        + "  - {id: w, wait: {until_event: purchase, timeout: 13h}, paths: {event: b, timeout: c}}\n"
+        "  - {id: b, exit: {reason: bought}}\n  - {id: c, exit: {reason: silent}}\n"
+    )
+    story = told(
+        one("main", more="pause: {clock: freeze}", steps=steps), 200,
+        behavior=Behavior(converts={"purchase": 1.0}),
+        pauses=[Pause(12 * HOUR, 3 * DAY, sequence="main")],
+    )  # fmt: skip
+    assert story.ended == {"bought": 200}
+    held = story.steps[1].reasons["sequence_paused"]
+    assert 60 < held < 140 and story.steps[1].begun == 200
+    slowest = story.steps[2].after
+    assert slowest is not None and slowest[2] == 12 * HOUR + 3 * DAY
+
+
+def test_pauses_that_touch_are_one() -> None:
+    pauses = [Pause(DAY, DAY, sequence="main"), Pause(HOUR, DAY, sequence="main"),
+              Pause(9 * DAY, DAY, sequence="main"), Pause(2 * DAY, HOUR, sequence="other")]  # fmt: skip
+    story = told(one("main", more="", steps=TWO), pauses=pauses)
+    assert story.paused == (
+        (MONDAY + HOUR, MONDAY + 2 * DAY),
+        (MONDAY + 9 * DAY, MONDAY + 10 * DAY),
+    )
 
 
 def test_a_stream_that_stands_still_lets_people_go_on_and_mails_expire() -> None:

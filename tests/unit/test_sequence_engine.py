@@ -219,6 +219,7 @@ def test_the_gates_stand_in_their_order() -> None:
         "consent",
         "suppression",
         "holdout",
+        "snooze",
         "lateness",
         "window",
         "frequency_cap",

@@ -83,12 +83,17 @@ def preview(
     return ExitCode.OK if golden is None else _held_to(golden, made, update)
 
 
-def _held_to(golden: Path, made: Rendered, update: bool) -> int:
-    """Compare a mail with its golden file, or write that."""
+def whole(made: Rendered) -> str:
+    """A mail as a golden file has it: its subject and both parts."""
     parts = [f"Subject: {made.subject}", "", made.text.rstrip("\n")]
     if made.html is not None:
         parts += ["", "-------- HTML --------", made.html.rstrip("\n")]
-    new = "\n".join(parts) + "\n"
+    return "\n".join(parts) + "\n"
+
+
+def _held_to(golden: Path, made: Rendered, update: bool) -> int:
+    """Compare a mail with its golden file, or write that."""
+    new = whole(made)
     if update:
         golden.parent.mkdir(parents=True, exist_ok=True)
         golden.write_text(new, "utf-8")
@@ -241,10 +246,9 @@ def rendered(
     from tasks.errors import Permanent
     from tasks.send import locales
     from tasks.send.confine import render_confined
-    from tasks.send.content import unsubscribe_url
     from tasks.send.render import Rendered, bundle_from_folder
     from tasks.sequence.publish import MADE_UP
-    from workers.cli.proof import installed_templates, sample_sender
+    from workers.cli.proof import installed_templates, sample_sender, sample_unsubscribe
 
     folder = root or installed_templates()
     cases = {sample.case.split("'")[1]: sample.variables for sample in MADE_UP}
@@ -262,7 +266,7 @@ def rendered(
         "subscriber": subscriber,
         "words": words,
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
-        "unsubscribe": {"mailto": unsubscribe_url(sender, "k1.sample")},
+        "unsubscribe": sample_unsubscribe(sender, "k1.sample"),
     }
     bundle = bundle_from_folder(folder, template)
     if locale is not None:

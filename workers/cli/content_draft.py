@@ -20,6 +20,7 @@ from workers.cli.render import emit, say
 if TYPE_CHECKING:
     from tasks.personalize.draft import Draft
 
+FRAMES = ("_base/layout.html", "_base/footer.txt")
 _BODY = re.compile(r"\{%-?\s*block\s+body\b")
 
 
@@ -142,9 +143,20 @@ class Targets:
                     " sequence, or take it away"
                 )
 
-    def bases(self) -> frozenset[str]:
-        """Which of our two frames there are, and can be filled."""
+    def frames(self, language: str) -> dict[str, str]:
+        """The frames that ship, which are in English, for a folder without any: path → source."""
+        from workers.cli.proof import installed_templates
+
+        if (self.templates / "_base").exists() or language != "en":
+            return {}
+        ours = installed_templates()
+        return {path: (ours / path).read_text("utf-8") for path in FRAMES}
+
+    def bases(self, language: str) -> frozenset[str]:
+        """Which of our two frames there are, or will be, and can be filled."""
         base = self.templates / "_base"
+        if not base.exists():
+            return frozenset(("layout.html", "footer.txt") if language == "en" else ())
         found = {name for name in ("layout.html", "footer.txt") if (base / name).is_file()}
         if "layout.html" in found and not _BODY.search((base / "layout.html").read_text("utf-8")):
             found.discard("layout.html")
@@ -157,15 +169,17 @@ class Targets:
         part = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=self.templates))
         try:
             part.chmod(0o755)
-            sequence = part / self.file.name
+            sequence, shared = part / self.file.name, part / "_base"
             for name, source in files.items():
-                path = sequence if name == self.file.name else part / name.partition("/")[2]
+                path = sequence if name == self.file.name else part / name.removeprefix(f"{key}/")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(source, "utf-8")
             waiting = self.file.with_name(f".{self.file.name}.part")
             shutil.move(sequence, waiting)
             try:
                 self.require_free(key)
+                if shared.exists():
+                    os.rename(shared, self.templates / "_base")
                 os.rename(part, self.templates / key)
                 try:
                     os.rename(waiting, self.file)
@@ -254,7 +268,8 @@ def _files(asked: Draft, outline: Any, targets: Targets) -> dict[str, str]:
     from tasks.personalize.drafted import sequence_file, template_files
 
     made = {f"{asked.key}.yaml": sequence_file(asked, outline)}
-    return made | template_files(asked, outline, targets.bases())
+    made |= template_files(asked, outline, targets.bases(asked.language))
+    return made | targets.frames(asked.language)
 
 
 def _proved(key: str, files: dict[str, str], templates: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import string
 import sys
@@ -57,14 +58,13 @@ def subject_lines(
 ) -> None:
     """Ask the model for other subjects of a mail; each is checked, and they are ranked by their facts.
 
-    Figures, offers and links that the mail does not have are refused. Beside the lines stands a piece
+    Figures, offers and links are refused that the mail does not have for everybody. Beside the lines stands a piece
     of YAML: an experiment step with an arm a line. This release does not run experiments; the piece is
     for the one that does, and --write makes the templates that its arms send, which any sending step
     can name today.
     """
     from tasks import names
     from tasks.errors import Permanent
-    from workers.cli.content import rendered
     from workers.cli.proof import installed_templates
 
     if write and templates is None:
@@ -78,8 +78,7 @@ def subject_lines(
     else:
         from tasks.personalize.subject_lines import SubjectLines
 
-        mail = rendered(place.template, root, "full", None)
-        asked = SubjectLines(place.template, mail.subject, mail.text, language, n)
+        asked = SubjectLines(place.template, *_for_everybody(place.template, root), language, n)
         done = have_done(
             names.CONTENT_SUBJECT_LINES, place.template, asked.to_json(), by_model=True,
             queue=queue, wait=wait,
@@ -127,7 +126,8 @@ def experiment(place: Place, arms: list[str]) -> str:
     def flow(pairs: dict[str, Any]) -> str:
         return "{" + ", ".join(f"{name}: {value}" for name, value in pairs.items()) + "}"
 
-    after = f", next: {place.next}" if place.next else ""
+    # Without it each arm would fall through to the mail of the next one.
+    after = place.next or f"{place.step}-after"
     words = f", personalize: {place.personalize}" if place.personalize else ""
     lines = [
         f"  - id: {place.step}-subject",
@@ -138,9 +138,11 @@ def experiment(place: Place, arms: list[str]) -> str:
         f"    paths: {flow(step)}",
     ]
     lines += [
-        f"  - {{id: {step[arm]}, send: {{template: {template}{words}}}{after}}}"
+        f"  - {{id: {step[arm]}, send: {{template: {template}{words}}}, next: {after}}}"
         for arm, template in ways.items()
     ]
+    if place.next is None:
+        lines.append(f"  - {{id: {after}, exit: {{reason: completed}}}}   # or what comes next")
     return "\n".join(lines) + "\n"
 
 
@@ -172,6 +174,24 @@ def _place(what: str) -> Place:
         if personal.segment is not None:
             words = f"{words[:-1]}, per: segment, segment: {personal.segment}}}"
     return Place(step.template, step.id, step.next, words)
+
+
+def _for_everybody(name: str, root: Path) -> tuple[str, str]:
+    """Subject and text of a mail as somebody gets it of whom nothing is known.
+
+    A line goes to everybody, so it must hold no figure and no name of one subscriber.
+    """
+    from tasks.errors import Permanent
+    from workers.cli.content import rendered
+
+    try:
+        mail = rendered(name, root, "minimal", None)
+    except Permanent:
+        mail = rendered(name, root, "full", None)
+        known = re.compile(r"\d|\bAda\b|\bGB\b")
+        text = "\n".join(line for line in mail.text.splitlines() if not known.search(line))
+        return known.sub("", mail.subject), text
+    return mail.subject, mail.text
 
 
 def _write(root: Path, name: str, arm: str, subject: str) -> Path:

@@ -104,7 +104,7 @@ def have_done(
 
                 with services.database.transaction() as connection:
                     id_ = requests.ask(connection, task, scope, model, asked)
-                Desk(services.database, settings).do(id_)
+                Desk(services.database, settings, quiet=True).do(id_)
             return _done(services, id_)
         _require_worker(services)
         model = WordingSettings().model if by_model else None

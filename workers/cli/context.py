@@ -54,6 +54,7 @@ def connected(postgres: bool = True, redis: bool = False) -> Iterator[Services]:
         }
         missing = {k: v for k, v in wanted.items() if not os.environ.get(v, "").strip()}
         if missing:
+            from workers.embedded.edge_port import edge_variables, kept_port
             from workers.embedded.home import Home
 
             home = stack.enter_context(Home())
@@ -65,6 +66,12 @@ def connected(postgres: bool = True, redis: bool = False) -> Iterator[Services]:
                     variable = f"DRIPFLEET_SECRET_{name.upper()}"
                     if not os.environ.get(variable):
                         os.environ[variable] = home.secret(name)
+                        stack.callback(os.environ.pop, variable, None)
+                # So that a mail made again for a look is the one that went.
+                if port := kept_port(home.run):
+                    sink = not os.environ.get("DRIPFLEET_SMTP_URL", "").strip()
+                    for variable, value in edge_variables(port, sink=sink).items():
+                        os.environ[variable] = value
                         stack.callback(os.environ.pop, variable, None)
         database = None
         if postgres:

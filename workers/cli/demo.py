@@ -49,7 +49,7 @@ def demo(
     """
     from models.migrate import migrate
     from models.session import Database
-    from workers.cli.fleet import tell_flower
+    from workers.cli.fleet import serve_edge, tell_edge, tell_flower
     from workers.demo import scores, segments, story, words
     from workers.embedded.stack import Stack
     from workers.supervisor import Fleet
@@ -57,11 +57,12 @@ def demo(
     began = time.monotonic()
     talk = _Talk()
     with Stack(say=say, loopback_only=True) as stack:
+        edge = serve_edge(stack)
         stack.adopt()
         _require_relay(stack.smtp_url)
         database = Database(stack.database_url, name="dripfleet-demo")
         migrate(database)
-        fleet = Fleet(stack, say=talk)
+        fleet = Fleet(stack, edge=edge, say=talk)
         with fleet.signals():
             try:
                 fleet.start()
@@ -72,6 +73,7 @@ def demo(
                 if not fleet.stopping.is_set():
                     say(f"the fleet answers: {len(fleet.pids())} processes, after {seconds:.1f} s")
                     tell_flower(fleet)
+                    tell_edge(fleet)
                     tallies = story.enroll(
                         database, customers, imported.shift,
                         lambda: scores.make(database, fleet, say),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add `up`, `worker`, `beat`, `flower`, `migrate`, `doctor`."""
+    """Add `up`, `worker`, `beat`, `flower`, `api`, `migrate`, `doctor`."""
     app.command(
         epilog=_examples(
             "up",
@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     )(worker)
     app.command(epilog=_examples("beat"))(beat)
     app.command(epilog=_examples("flower"))(flower)
+    app.command(epilog=_examples("api"))(api)
     app.command(epilog=_examples("migrate", "migrate --to base --yes"))(migrate)
     app.command(epilog=_examples("doctor", "doctor --json"))(doctor)
 
@@ -53,6 +54,7 @@ def up(
     ),
     beat: bool = typer.Option(True, help="Run beat here."),
     flower: bool = typer.Option(True, help="Run Flower here."),
+    edge: bool = typer.Option(True, help="Serve `dripfleet api` here, if its extra is installed."),
 ) -> None:
     """Run the whole fleet in the foreground, until Ctrl-C.
 
@@ -76,6 +78,7 @@ def up(
     bounds = [Bounds.parse(each) for each in autoscale or ()]
     pools: list[str] = [pool_named(name).name for name in dict.fromkeys(only or POOLS)]
     with Stack(say=say) as stack:
+        edge = edge and serve_edge(stack)
         database = Database(stack.database_url, name="dripfleet-migrate", size=1)
         bring_to_head(database)
         _check(pools, stack.environment())
@@ -88,6 +91,7 @@ def up(
             scale=bounds,
             beat=beat,
             flower=flower,
+            edge=edge,
             say=say,
         )
         with fleet.signals():
@@ -97,6 +101,7 @@ def up(
                 if not fleet.stopping.is_set():
                     say(f"the fleet answers, {len(fleet.pids())} processes, after {seconds:.1f} s")
                     tell_flower(fleet)
+                    tell_edge(fleet)
                 fleet.run()
             finally:
                 say("stopping: beat, planner, delivery, the rest")
@@ -141,6 +146,18 @@ def flower() -> int:
     from workers.flower import run
 
     return run()
+
+
+def api() -> int:
+    """Serve readers and other systems over HTTP: leaving, clicks and opens, `/v1`; SIGTERM drains it.
+
+    It listens on DRIPFLEET_EDGE_ADDRESS and DRIPFLEET_EDGE_PORT; TLS ends before it. Any number may
+    run. Mails name DRIPFLEET_EDGE_URL, which the send workers are given too.
+    """
+    _require("DRIPFLEET_DATABASE_URL", "DRIPFLEET_REDIS_URL")
+    from importlib import import_module
+
+    return int(import_module("workers.edge.run").run())
 
 
 def migrate(
@@ -210,6 +227,23 @@ def tell_flower(fleet: Fleet) -> None:
         home = fleet.stack.home
         secret = home.shown(home.root / "secrets" / "flower")
         say(f"Flower: {url} (user dripfleet, password in {secret})")
+
+
+def serve_edge(stack: Stack) -> bool:
+    """Settle where the edge listens, if its libraries are here; whether they are."""
+    from importlib.util import find_spec
+
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        say("no edge: the extra edge is not installed (pip install 'dripfleet[edge]')")
+        return False
+    stack.serve_edge()
+    return True
+
+
+def tell_edge(fleet: Fleet) -> None:
+    """Say where the edge is."""
+    if url := fleet.edge_url():
+        say(f"edge: {url}")
 
 
 def _is_older(wanted: str, stands: str | None) -> bool:

@@ -21,6 +21,7 @@ from tasks.errors import Permanent
 from tasks.send import locales
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
+from tasks.send.edge import unsubscribe
 from tasks.send.render import Bundle, Rendered, bundle_from_folder
 from tasks.send.settings import SendSettings
 from tasks.sequence.asked_segments import segment_findings
@@ -186,13 +187,13 @@ class _Kitchen:
 
     def _try(self, bundle: Bundle, locale: str | None) -> str | None:
         """Why nobody of a locale could be sent this mail; None: of all who get the mail's own."""
-        unsubscribe = {"mailto": unsubscribe_url(self._sender, _FACTS.unsubscribe_token)}
+        leaving = sample_unsubscribe(self._sender, _FACTS.unsubscribe_token)
         sender = {"name": self._sender.name, "postal_address": self._sender.postal_address}
         rows = [
             {
                 "subscriber": _speaking(sample.variables, locale, bundle),
                 "sender": sender,
-                "unsubscribe": unsubscribe,
+                "unsubscribe": leaving,
             }
             for sample in self._samples
         ]
@@ -249,6 +250,13 @@ def _is_strict(bundle: Bundle, reason: str) -> bool:
     # The one thing that is not the same for all: whatever else is undefined is so for everybody.
     written = re.compile(rf"attributes\s*(\.\s*{found[1]}\b|\[\s*(['\"]){found[1]}\2\s*\])")
     return any(written.search(source) for source in bundle.parts.values())
+
+
+def sample_unsubscribe(sender: Sender, token: str) -> dict[str, str]:
+    """How a reader leaves, as templates see it; with a page where DRIPFLEET_EDGE_URL names one."""
+    unused = SecretStr("smtp://unused")
+    base = SendSettings(smtp_url=unused, secret_token=unused).edge_url
+    return unsubscribe(base, unsubscribe_url(sender, token), token)
 
 
 def sample_sender() -> Sender:

@@ -230,23 +230,35 @@ def door(key: str = typer.Argument(help="Of the sequence."), as_json: bool = AS_
 
 @sequence.command(
     epilog="Examples:\n\ndripfleet sequence report win-back\n\n"
-    "dripfleet sequence report win-back --json",
+    "dripfleet sequence report win-back --html win-back.html",
 )
-def report(key: str = typer.Argument(help="Of the sequence."), as_json: bool = AS_JSON) -> None:
+def report(
+    key: str = typer.Argument(help="Of the sequence."),
+    html: Path | None = typer.Option(None, "--html", help="Write it as one page, with plots."),
+    as_json: bool = AS_JSON,
+) -> None:
     """Show what people came out with: conversions of those who were mailed, beside those held out.
 
-    Who is held out walks the whole sequence without a mail, so both arms have the same time.
+    Who is held out walks the whole sequence without a mail, so both arms have the same time. What the
+    mails brought is said with its interval, or that the numbers do not carry it.
     """
     from tasks.sequence import report as reports
 
     with connected() as services, services.database.snapshot() as connection:
         found = reports.report(connection, key)
+    if html is not None:
+        from tasks.sequence.report_page import page
+
+        html.write_text(page(plain(found)), encoding="utf-8")
+        say(f"{html} is written")
     if as_json or not sys.stdout.isatty():
         emit(found, as_json=True)
         return
     say(f"goal: {found.goal or 'none'}; holdout: {found.holdout or 'none'}")
     rows = [{k: v for k, v in row.items() if k != "ends"} for row in plain(found.arms)]
     emit(rows, as_json=False)
+    if found.lift is not None:
+        typer.echo(found.lift.said)
 
 
 def _until_done(database: Database, move: Callable[[Connection], int], what: str) -> int:

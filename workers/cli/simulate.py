@@ -148,6 +148,7 @@ def as_data(story: Story, seed: int) -> dict[str, Any]:
                 "reasons": dict(sorted(step.reasons.items())),
                 "left": dict(sorted(step.left.items())),
                 "under_way": step.standing,
+                **({"arms": dict(sorted(step.arms.items()))} if step.arms else {}),
                 "hours_after_entry": None if step.after is None
                 else [round(span.total_seconds() / 3600, 2) for span in step.after],
             }
@@ -182,6 +183,7 @@ def show(story: Story) -> None:
             "mails": _counted(step.mails),
             "gates": _counted(step.reasons),
             "left": _counted(step.left),
+            **({"arms": _counted(step.arms)} if any(s.arms for s in story.steps) else {}),
             "there": step.standing,
         }
         for step in story.steps

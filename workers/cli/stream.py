@@ -64,7 +64,7 @@ def resume(key: str = KEY) -> None:
 @stream.command(
     "set",
     epilog="Examples:\n\ndripfleet stream set marketing --region eu\n\n"
-    "dripfleet stream set marketing --no-region",
+    "dripfleet stream set marketing --no-region\n\ndripfleet stream set marketing --track all",
 )
 def set_(
     key: str = KEY,
@@ -73,13 +73,21 @@ def set_(
         help="Small letters, digits and -: the send workers of this region send it, and no other.",
     ),
     no_region: bool = typer.Option(False, "--no-region", help="Those that name no region send it."),
+    track: str | None = typer.Option(
+        None,
+        help="none, clicks, opens or all: whether its mails tell by links and a pixel that they were"
+        " read; needs DRIPFLEET_EDGE_URL.",
+    ),
 ) -> None:
-    """Say from which region a stream is sent; what is due goes there from the next second on.
+    """Say from which region a stream is sent, or whether it is tracked; it holds from the next claim on.
 
     First start workers there (`dripfleet worker send --region eu`), which know the stream's relay.
     """
-    if (region is None) == (not no_region):
-        raise typer.BadParameter("expected one of --region NAME or --no-region")
+    if [region is not None, no_region, track is not None].count(True) != 1:
+        raise typer.BadParameter("expected one of --region NAME, --no-region or --track WHAT")
+    if track is not None:
+        _track(key, track)
+        return
     if region is not None and not re.fullmatch(names.REGION, region):
         raise typer.BadParameter(
             f"{region[:64]!r} is no region's name: expected small letters, digits and -, such as eu",
@@ -116,6 +124,23 @@ def dkim(as_json: bool = typer.Option(False, "--json", help="JSON on a terminal 
     emit(rows, columns=["name", "type", "value"], title="DNS records", as_json=as_json)
     if not rows:
         say("DRIPFLEET_DKIM_KEYS names no key; it takes DOMAIN/SELECTOR=FILE, parted by blanks")
+
+
+def _track(key: str, what: str) -> None:
+    from tasks.hits import track
+
+    if what not in ("none", "clicks", "opens", "all"):
+        raise typer.BadParameter(
+            f"{what[:64]!r} is nothing to track: expected none, clicks, opens or all",
+            param_hint="--track",
+        )
+    with connected() as services, services.database.transaction() as connection:
+        _require(connection, key)
+        track(connection, key, what)
+    said = "is not tracked" if what == "none" else f"is tracked: {what}"
+    say(f"stream {key}: {said}, from the next mail that is claimed on")
+    if what != "none":
+        say("mails are, where the send workers' DRIPFLEET_EDGE_URL names an edge", style="yellow")
 
 
 def _require(connection: object, key: str) -> None:

@@ -1,4 +1,4 @@
-"""`dripfleet subscribers`: bring people in, look at one, stop one."""
+"""`dripfleet subscribers`: bring people in, look at one, stop one; give out or erase what is known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 subscribers = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Bring subscribers in, look at one, stop one.",
+    help="Bring subscribers in, look at one, stop one; export or erase what is known of them.",
 )
 
 
@@ -136,6 +136,62 @@ def stop(
         say(f"{who} was stopped before, at {subscriber.stopped_at:%Y-%m-%d %H:%M %Z}")
     else:
         say(f"stopped {who}: {ended} enrollments ended, {suppressed} queued messages suppressed")
+
+
+@subscribers.command(
+    epilog="Examples:\n\ndripfleet subscribers export zoe@example.com > zoe.json",
+)
+def export(
+    who: str = typer.Argument(help="An e-mail address, or an external id."),
+) -> None:
+    """Write everything that is stored about a subscriber as JSON: every row of every table."""
+    from tasks.audience.personal_data import export as everything
+    from tasks.audience.settings import load
+    from tasks.audience.store import get
+
+    with connected() as services, services.database.snapshot() as connection:
+        found = everything(connection, get(connection, who, load().key))
+    emit(found, as_json=True)
+
+
+@subscribers.command(
+    epilog="Examples:\n\ndripfleet subscribers erase zoe@example.com --dry-run\n\n"
+    "dripfleet subscribers erase zoe@example.com --yes",
+)
+def erase(
+    who: str = typer.Argument(help="An e-mail address, or an external id."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go, and erase nothing."),
+    yes: bool = typer.Option(False, "--yes", help="Really erase: it cannot be undone."),
+    as_json: bool = typer.Option(False, "--json", help="Counts as JSON."),
+) -> None:
+    """Erase a subscriber: what is known of them goes, also from events and what was frozen of mails.
+
+    They get nothing more, and a keyed hash of the address keeps it so, whoever brings the address in
+    again. That mails were sent still counts. A mail in flight is settled first, and taken by the upkeep
+    pool within ten minutes of that.
+    """
+    from tasks.audience.settings import load
+    from tasks.audience.store import check_secret, get
+    from tasks.moves.erase import erase as erase_now
+
+    if not (yes or dry_run):
+        raise typer.BadParameter("this cannot be undone: look with --dry-run, then add --yes")
+    with connected() as services:
+        secret = load().key
+        with services.database.engine.connect() as connection, connection.begin() as transaction:
+            check_secret(connection, secret)
+            subscriber = get(connection, who, secret)
+            done = erase_now(connection, subscriber.id, subscriber.address, subscriber.external_id)
+            if dry_run:
+                transaction.rollback()
+    if done.in_flight:
+        say(
+            f"{done.in_flight} mails are in flight: upkeep takes the rest of them when they are settled"
+        )
+    title = "what would go" if dry_run else "what went"
+    emit(
+        {**done.rows, "in_flight": done.in_flight, "dry_run": dry_run}, title=title, as_json=as_json
+    )
 
 
 @contextmanager

@@ -22,13 +22,14 @@ def examine(database_url: str, redis_url: str, smtp_url: str) -> list[Finding]:
         redis_url: of the broker.
         smtp_url: of the relay that streams use which name none of their own.
     """
-    from workers.doctor import model, servers, surroundings, template_files
+    from workers.doctor import edge, model, servers, surroundings, template_files
 
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         lambda: servers.postgres(database_url),
         lambda: servers.redis(redis_url),
         lambda: servers.smtp(smtp_url),
         model.model,
+        edge.edge,
         lambda: surroundings.app_options(redis_url),
         surroundings.settings,
         lambda: surroundings.variables(os.environ),

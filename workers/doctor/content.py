@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 
 from sqlalchemy import Connection
@@ -19,7 +20,7 @@ def jobs(connection: Connection) -> Iterator[Finding]:
     for each in found:
         yield warning(
             "content",
-            f"{each.jobs} jobs of {each.task} wait, for up to {span(each.since)}"
+            f"{each.jobs} jobs of {each.task} wait, for up to {span(dt.timedelta(seconds=each.since))}"
             + (f": {each.said}" if each.said else ""),
             "start a personalize worker, or look at the model's server",
         )

@@ -19,7 +19,7 @@ from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
-from workers.doctor import content, segment_runs
+from workers.doctor import content, edge, experiments, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
 from workers.doctor.signatures import signatures
 from workers.doctor.words import texts
@@ -51,10 +51,12 @@ def look(database: Database) -> Iterator[Finding]:
         ("schedules", schedules),
         ("segments", segments),
         ("segment runs", segment_runs.runs),
+        ("experiments", experiments.standing),
         ("refused events", refused_events),
         ("words", texts),
         ("content", content.jobs),
         ("webhooks", webhooks),
+        ("hits", edge.hits),
     ):
         try:
             with database.transaction() as connection:

@@ -36,6 +36,7 @@ SETTINGS = (
     "tasks.upkeep.verify:VerifySettings",
     "tasks.wording:WordingSettings",
     "workers.autoscale:AutoscaleSettings",
+    "workers.edge.settings:EdgeSettings",
     "workers.metrics.export:MetricsSettings",
     "workers.settings:FleetSettings",
     "workers.settings:RedisSettings",

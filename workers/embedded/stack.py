@@ -19,6 +19,7 @@ from typing import Self
 
 from tasks.errors import DripfleetError, Misconfigured
 from tasks.send.relay import Relay
+from workers.embedded.edge_port import edge_port, edge_variables
 from workers.embedded.home import Home
 from workers.embedded.launch import Service
 
@@ -78,6 +79,7 @@ class Stack:
         self._urls = {kind: self._environ.get(name, "") for kind, name in VARIABLES.items()}
         self.embedded: tuple[str, ...] = tuple(kind for kind, url in self._urls.items() if not url)
         self._services: dict[str, Service] = {}
+        self._edge: dict[str, str] = {}
         self._care = {kind: _Care() for kind in self.embedded}
 
     def __enter__(self) -> Self:
@@ -113,6 +115,12 @@ class Stack:
         """URL of the default relay; the sink's, if none was given."""
         return self._urls["sink"]
 
+    def serve_edge(self) -> None:
+        """Let processes of this fleet know where its edge listens, and mails to the sink name it."""
+        port = self._environ.get("DRIPFLEET_EDGE_PORT") or str(edge_port(self.home.run))
+        sink = "sink" in self.embedded
+        self._edge = edge_variables(port, sink=sink, environ=self._environ)
+
     def environment(self) -> dict[str, str]:
         """The environment of a process of this fleet, secrets included: nothing goes by argv."""
         own = {name: self._urls[kind] for kind, name in VARIABLES.items()}
@@ -121,7 +129,7 @@ class Stack:
         for name in SECRETS:
             own[f"DRIPFLEET_SECRET_{name.upper()}"] = self.home.secret(name)
         # What the operator set stands, but an empty variable is none.
-        return {**own, **self._environ}
+        return {**own, **self._edge, **self._environ}
 
     def adopt(self) -> None:
         """Take that environment for this process too, for whatever reads settings in it."""

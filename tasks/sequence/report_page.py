@@ -1,0 +1,92 @@
+"""The report of a sequence as one HTML page: nothing is loaded from elsewhere, every value is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from tasks.experiment import drawings
+from tasks.experiment.intervals import wilson
+from tasks.experiment.sheet import table, whole
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """Return the page of a report, complete.
+
+    Args:
+        report: as `dripfleet sequence report --json` gives it.
+    """
+    lift, arms = report["lift"], report["arms"]
+    title = f"Sequence {report['key']}"
+    goal, holdout = report["goal"] or "none", report["holdout"] or "none"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<div class="verdict"><b>{escape(_sentence(lift))}</b></div>',
+        f"<p>Goal: {escape(goal)}. Held out: {escape(holdout)}.</p>",
+    ]
+    if report["steps"]:
+        rows = [(step["step"], step["came"], step["sent"]) for step in report["steps"]]
+        body += [
+            "<h2>The mails</h2>",
+            drawings.bars(rows, title="Who came to each mail; filled: it went"),
+        ]
+    body += ["<h2>Both arms</h2>", _rates(arms), _arms(arms)]
+    if lift is not None and lift["conversions"] is not None:
+        body += ["<h2>What the mails brought</h2>", _lift(lift)]
+    ends = [
+        (reason.replace("_", " "), arm["arm"].replace("_", " "), f"{n:,}")
+        for arm in arms
+        for reason, n in arm["ends"].items()
+    ]
+    if ends:
+        body += ["<h2>How it ended</h2>", table(("reason", "arm", "entries"), ends)]
+    return whole(title, body)
+
+
+def _sentence(lift: Mapping[str, Any] | None) -> str:
+    if lift is None:
+        return "What the mails brought is not known: that takes a holdout and a goal."
+    said = str(lift["said"])
+    return f"{said[:1].upper()}{said[1:]}."
+
+
+def _rates(arms: list[Mapping[str, Any]]) -> str:
+    rows = []
+    for arm in arms:
+        if arm["rate"] is not None:
+            low, high = wilson(arm["people_converted"], arm["people"])
+            name = arm["arm"].replace("_", " ")
+            rows.append((name, 100 * arm["rate"], 100 * low, 100 * high))
+    title = "Of a hundred people, who converted; lines: 95 % (Wilson)"
+    return drawings.intervals(rows, title=title) if rows else ""
+
+
+def _arms(arms: list[Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            arm["arm"].replace("_", " "),
+            f"{arm['people']:,}",
+            f"{arm['sent']:,}",
+            f"{arm['people_converted']:,}",
+            "—" if arm["rate"] is None else f"{arm['rate']:.2%}",
+            "—" if arm["value"] is None else arm["value"],
+        )
+        for arm in arms
+    ]
+    return table(("arm", "people", "mails", "converted", "rate", "value"), rows)
+
+
+def _lift(lift: Mapping[str, Any]) -> str:
+    names = (
+        ("conversions", "conversions per thousand people"),
+        ("per_thousand_mails", "conversions per thousand mails"),
+        ("value", "value per thousand people"),
+        ("value_per_thousand_mails", "value per thousand mails"),
+    )
+    rows = [
+        (what, f"{span['value']:+.1f}", f"{span['low']:+.1f} … {span['high']:+.1f}")
+        for name, what in names
+        if (span := lift[name]) is not None
+    ]
+    return table(("more than without", "", "95 %"), rows)
