@@ -533,6 +533,8 @@ LIVE_THEN = (
 )
 LOGGED = """INSERT INTO decision (subscriber_id, kind, detail)
     SELECT 12, '{}', jsonb_build_object('message', id) FROM message {}"""
+THIRD = """UPDATE message SET subscriber_id = 12, enrollment_id = NULL,
+    created_at = now() - interval '49 min', {} WHERE subscriber_id = 1"""
 UNDER_A_CAP = {
     # Statements, what holds for both sequences, and whether it is more than that allows.
     "all of any sequence": (f"UPDATE message SET sequence_key = 'resting' {FIRST}", ("1", "1h", "all"), True),
@@ -557,6 +559,16 @@ UNDER_A_CAP = {
     ),
     "live again, by an operator's hand": (
         f"{LIVE_THEN}; {LOGGED.format('retried', FIRST)}", ("1", "1m", "topic"), False,
+    ),
+    "live again, beside one of another sequence": (
+        f"""{LIVE_THEN}; {LOGGED.format("retried", FIRST)};
+        {THIRD.format("sequence_key = 'resting'")}""",
+        ("1", "1m", "sequence"), False,
+    ),
+    "live again, beside one outside of the window": (
+        f"""{LIVE_THEN}; {LOGGED.format("retried", FIRST)};
+        {THIRD.format("armed_at = now() - interval '48 min', terminal_at = now() - interval '47 min'")}""",
+        ("1", "1m", "topic"), False,
     ),
     "another one live again": (
         f"{LIVE_THEN}; {LOGGED.format('retried', SECOND)}", ("1", "1m", "topic"), True,
