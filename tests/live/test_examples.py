@@ -55,6 +55,11 @@ entry: {{manual: true}}
 steps:
   - {{id: offer, send: {{template: mine/offer}}}}
 """
+EXPERIMENT = """
+  - id: split
+    experiment: {arms: {plain: 50, offer: 50}, metric: goal}
+    paths: {plain: nudge, offer: end}
+"""
 CRON = """
 schedules:
   - key: monday-news
@@ -178,6 +183,12 @@ def place(stack: Stack) -> Path:
         (folder / f"{name}.yaml").write_text(SOURCE.format(key=name))
     for kind in ("sequences", "segments"):
         shutil.copytree(ROOT / "schedules" / kind, folder / "schedules" / kind)
+    divided = folder / "schedules/sequences/win-back.yaml"
+    divided.write_text(
+        divided.read_text()
+        .replace("\nsteps:\n", "\ngoal: {event: purchase, window: 7d}\n\nsteps:\n")
+        .replace("  - {id: nudge, send", EXPERIMENT + "  - {id: nudge, send")
+    )
     shutil.copy(ROOT / "schedules/segments/lapsed.yaml", folder)
     (folder / "clicks.ndjson").write_text(
         '{"email": "zoe@example.com", "name": "click", "occurred_at": "2026-01-02", "source_id": 1}'

@@ -145,18 +145,6 @@ def stop(
 
 
 @experiment.command(
-    epilog="Examples:\n\ndripfleet experiment promote win-back/split offer --reason 'better, p = .003'",
-)
-def promote(
-    key: str = KEY,
-    arm: str = typer.Argument(help="That everybody is to come into."),
-    reason: str = REASON,
-) -> None:
-    """End an experiment: everybody who comes to it from now on comes into one arm."""
-    _rule(key, arm, "chosen", reason)
-
-
-@experiment.command(
     epilog="Examples:\n\ndripfleet experiment resume win-back/split\n\n"
     "dripfleet experiment resume win-back/split --arm offer",
 )
@@ -171,6 +159,18 @@ def resume(
         sequence, step = experiments.find(connection, key)
         lifted = trials.lift(connection, trials.key_of(sequence.key, step.id), arm)
     say(f"took back {lifted} ruling{'' if lifted == 1 else 's'}" if lifted else "nothing was ruled")
+
+
+@experiment.command(
+    epilog="Examples:\n\ndripfleet experiment promote win-back/split offer --reason 'better, p = .003'",
+)
+def promote(
+    key: str = KEY,
+    arm: str = typer.Argument(help="That everybody is to come into."),
+    reason: str = REASON,
+) -> None:
+    """End an experiment: everybody who comes to it from now on comes into one arm."""
+    _rule(key, arm, "chosen", reason)
 
 
 def _rule(key: str, arm: str | None, kind: str, reason: str) -> None:
