@@ -17,7 +17,7 @@ from tasks.sequence.unseen import Seen, unseen
 
 LINES = SAMPLE.splitlines()
 # What somebody names themselves.
-OWN = {"tried", "visits", "news"}
+OWN = {"tried", "visits", "news", "plain", "offer"}
 
 
 def keys_of(node: Any) -> Iterator[ScalarNode]:
@@ -99,9 +99,9 @@ def test_a_misspelled_key_is_named_at_its_place_with_the_one_that_was_meant(
             "exit rule 3 says the same as the one on line 16",
         ),
         (
-            "      - {else: end}",
+            "      - {else: split}",
             "      - {if: \"score('churn',  max_age='24h') >= 0.8\", next: end}\n"
-            "      - {else: end}",
+            "      - {else: split}",
             "case 2 of step 'ask' asks what case 1 asked",
         ),
         ("title: Everything", "title: Twice\ntitle: Everything", "stands twice in the sequence"),
