@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 
 from models.migrate import migrate
@@ -42,6 +43,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "numprocesses", None) and not os.environ.get(GIVEN):
         patch = exits.enter_context(pytest.MonkeyPatch.context())
         patch.setenv(GIVEN, exits.enter_context(_server()))
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """A command that runs in this process configures the log; the next test starts without that."""
+    was = structlog.get_config() if structlog.is_configured() else None
+    yield
+    if was is None:
+        structlog.reset_defaults()
+    else:
+        structlog.configure(**was)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.text import Text
 
+from tasks.names import POOLS
 from workers.cli.advice import CANARY_LATE, TICK_LATE, advice, ago
 from workers.cli.render import number
 
@@ -155,6 +156,11 @@ def _pools(view: Mapping[str, Any]) -> list[Text]:
     rows = []
     for pool in queues or seen:
         row = seen.get(pool)
+        if row is None and pool.partition("@")[0] not in POOLS:
+            # A second queue of a pool: nobody answers a canary there, and empty it says nothing.
+            if queues[pool]:
+                rows.append(([pool, "", "", number(queues[pool])], ""))
+            continue
         late = row is not None and row["seen_ago"] > CANARY_LATE
         cells = [
             pool,
