@@ -95,7 +95,11 @@ TARGETS = {
         tuple(f"tasks/sequence/{name}.py" for name in ("engine", "gates", "walk", "judgement")),
         of_python,
         (
-            ("tests/unit/test_sequence_engine.py", "tests/unit/test_edit.py"),
+            (
+                "tests/unit/test_sequence_engine.py",
+                "tests/unit/test_gates.py",
+                "tests/unit/test_edit.py",
+            ),
             ("tests/unit/test_simulate.py",),
         ),
     ),
