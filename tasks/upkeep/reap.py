@@ -82,7 +82,9 @@ def ensure_partition(connection: Connection, month: dt.date) -> bool:
     end = (month + dt.timedelta(days=32)).replace(day=1)
     span = {"start": month.isoformat() + "T00:00:00Z", "end": end.isoformat() + "T00:00:00Z"}
     connection.execute(text("SELECT set_config('lock_timeout', '2s', true)"))
-    connection.execute(text("LOCK TABLE event IN SHARE ROW EXCLUSIVE MODE"))
+    # Readers too: one that was planned before would look for the moved rows where they were, and an
+    # evaluation of that moment would find nobody.
+    connection.execute(text("LOCK TABLE event IN ACCESS EXCLUSIVE MODE"))
     connection.execute(
         text(
             f"CREATE TABLE {name} (LIKE event INCLUDING DEFAULTS"
