@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks import names
 from tasks.send.content import Sender
-from tasks.send.list_headers import edge_url
-from tasks.send.tokens import KEY_ID, Keys
+from tasks.send.mail_tokens import MailTokens
 
 
-class SendSettings(BaseSettings):
+class SendSettings(MailTokens, BaseSettings):
     """Settings of the send pool; `DRIPFLEET_` and the name.
 
     `smtp_url` is the relay of streams that name none of their own.
@@ -34,14 +33,6 @@ class SendSettings(BaseSettings):
     unsubscribe_mailto: str = Field(
         "unsubscribe@example.com", description="where List-Unsubscribe mails go"
     )
-    edge_url: str = Field(
-        "", description="https://… where readers reach `dripfleet api`; empty: mails name no edge"
-    )
-    secret_token: SecretStr = Field(description="signs the tokens of links in mails")
-    token_key: str = Field("k1", pattern=f"^{KEY_ID}$", description="what that secret is called")
-    secret_token_old: SecretStr = Field(
-        SecretStr(""), description="earlier ones, whose tokens stay good: `k1=SECRET k0=SECRET`"
-    )
     dkim_keys: str = Field(
         "",
         description="DOMAIN/SELECTOR=FILE, several parted by blanks; `relay` where the relay signs",
@@ -56,20 +47,6 @@ class SendSettings(BaseSettings):
     drain_wait: float = Field(
         630, gt=0, description="seconds that a stop waits for replies to dots already written"
     )
-
-    @field_validator("edge_url")
-    @classmethod
-    def _edge(cls, value: str) -> str:
-        return edge_url(value)
-
-    @property
-    def keys(self) -> Keys:
-        """The secrets of tokens."""
-        return Keys.of(
-            self.token_key,
-            self.secret_token.get_secret_value(),
-            self.secret_token_old.get_secret_value(),
-        )
 
     @property
     def sender(self) -> Sender:

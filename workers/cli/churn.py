@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from workers.cli.context import Services, connected
+from workers.cli.pool_work import require_worker, ring_pool
 from workers.cli.render import ExitCode, emit, number, progress, say
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ churn = typer.Typer(
     help="Scores: train models, score subscribers, see how good and how old.",
 )
 
-SILENT = 90.0  # seconds without a canary after which a pool is taken for stopped
 POLL = 0.2
 ONE_WAITS = 30.0
 
@@ -165,7 +165,7 @@ def score(
         if here:
             require_ml()
         elif wait:
-            _require_worker(services)
+            require_worker(services, "churn", "add --here")
         if everybody:
             return _score_all(services, name, here, wait, as_json)
         from workers.cli.churn_people import people
@@ -211,45 +211,15 @@ def _score_table(data: Path, model: Path) -> int:
     return ExitCode.OK
 
 
-def _require_worker(services: Services) -> None:
-    """Nobody waits for a pool that is not there.
-
-    Raises:
-        Transient: no worker of the churn pool answers.
-    """
-    from tasks.canary import store as canaries
-    from tasks.errors import Transient
-
-    with services.database.transaction() as connection:
-        seen, now = canaries.latest(connection).get("churn"), canaries.now(connection)
-    if seen is None or (now - seen).total_seconds() > SILENT:
-        raise Transient(
-            "no worker of pool churn answers: start the fleet (`dripfleet up`, or `dripfleet worker"
-            " churn`), or add --here to do it in this process"
-        )
-
-
-def _ring(name: str) -> None:
-    """Ring in the churn pool; a bell that is lost is rung again by the dispatcher."""
-    from tasks import names
-    from tasks.base import ring
-    from workers.celery import build
-    from workers.settings import RedisSettings, panel
-
-    app = build(None, panel(RedisSettings)[RedisSettings])
-    ring(name, names.tick())
-    app.close()
-
-
 def _trained_in_pool(services: Services, name: str, options: dict[str, Any]) -> tuple[str, str]:
     from tasks import names
     from tasks.churn import trainings
     from tasks.errors import Permanent
 
-    _require_worker(services)
+    require_worker(services, "churn", "add --here")
     with services.database.transaction() as connection:
         asked = trainings.ask(connection, name, options)
-    _ring(names.CHURN_FIT)
+    ring_pool(names.CHURN_FIT)
     say(f"training {asked} of {name} in the churn pool; it goes on without this command")
     with progress(f"training {name}") as bar:
         began = time.monotonic()
@@ -286,7 +256,7 @@ def _score_all(services: Services, name: str | None, here: bool, wait: bool, as_
         say(f"run {id} of {each} with {artifact}{'' if new else ', already open: it goes on'}")
         opened.append(id)
     if not here:
-        _ring(names.CHURN_RANGE)
+        ring_pool(names.CHURN_RANGE)
         if not wait:
             return ExitCode.OK
     found = [_follow(services, run, here) for run in opened]
@@ -332,7 +302,7 @@ def _score_some(
         else:
             requests.ask(services.database, name, each)
     if not here:
-        _ring(names.CHURN_ONE)
+        ring_pool(names.CHURN_ONE)
         if not wait:
             return ExitCode.OK
     rows = []

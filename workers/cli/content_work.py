@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from workers.cli.context import Services, connected
+from workers.cli.pool_work import require_worker, ring_pool
 from workers.cli.render import emit, plain, progress, say
 
 if TYPE_CHECKING:
     from tasks.personalize.settings import ModelSettings
 
 POLL = 0.2
-SILENT = 90.0  # seconds without a canary after which a pool is taken for stopped
 
 QUEUE = typer.Option(
     False, "--queue", help="In the personalize pool, not in this process; goes on without it."
@@ -106,11 +106,11 @@ def have_done(
                     id_ = requests.ask(connection, task, scope, model, asked)
                 Desk(services.database, settings, quiet=True).do(id_)
             return _done(services, id_)
-        _require_worker(services)
+        require_worker(services, "personalize", "leave --queue out")
         model = WordingSettings().model if by_model else None
         with services.database.transaction() as connection:
             id_ = requests.ask(connection, task, scope, model, asked)
-        _ring(task)
+        ring_pool(task)
         if not wait:
             emit({"job": id_, "task": task})
             say(f"see it with `dripfleet content jobs {id_}`")
@@ -189,35 +189,3 @@ def _follow(services: Services, job: int, task: str) -> None:
                 return
             bar.show(time.monotonic() - began, None, row.said or "under way")
             time.sleep(POLL)
-
-
-def _require_worker(services: Services) -> None:
-    """Nobody waits for a pool that is not there.
-
-    Raises:
-        Transient: no worker of the personalize pool answers.
-    """
-    from tasks.canary import store as canaries
-    from tasks.errors import Transient
-
-    with services.database.transaction() as connection:
-        seen, now = canaries.latest(connection).get("personalize"), canaries.now(connection)
-    if seen is None or (now - seen).total_seconds() > SILENT:
-        raise Transient(
-            "no worker of pool personalize answers: start the fleet (`dripfleet up`, or `dripfleet"
-            " worker personalize`), or leave --queue out to do it in this process"
-        )
-
-
-def _ring(task: str) -> None:
-    """So that nobody waits for the dispatcher, who would ring within a second."""
-    from tasks import names
-    from tasks.base import ring
-    from workers.celery import build
-    from workers.settings import RedisSettings, panel
-
-    app = build(None, panel(RedisSettings)[RedisSettings])
-    try:
-        ring(task, names.tick())
-    finally:
-        app.close()
