@@ -175,3 +175,13 @@ class ModelCircuit(Base):
     open_until: Mapped[dt.datetime] = mapped_column(server_default=text("'-infinity'"))
     faults: Mapped[int] = mapped_column(server_default="0")
     why: Mapped[str | None]
+
+
+class WordYield(Base):
+    """Since when words stand back for mails that wait: one row, true for as long as `seen_at` is fresh."""
+
+    __tablename__ = "word_yield"
+    __table_args__ = (CheckConstraint("one", name="one"),)
+    one: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    since: Mapped[dt.datetime]
+    seen_at: Mapped[dt.datetime]

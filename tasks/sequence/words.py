@@ -26,8 +26,8 @@ from schedules.personal import Personalize
 from schedules.prompt import SEGMENT, Prompt
 from tasks import names
 from tasks.moves.wake import wake
-from tasks.sequence import known
-from tasks.sequence.planned import Words
+from tasks.sequence import known, trials, word_arms
+from tasks.sequence.planned import Standing, Words
 from tasks.wording import key_of
 
 BATCH: Final = 2000
@@ -47,8 +47,9 @@ SELECT v.definition FROM sequence_version v WHERE v.sequence_key = :key AND v.ve
 """)
 
 # Who is due soon, at a place from which the way leads to a personalized send without another wait,
-# and is not asked for yet. The soonest first; what is due now is the planner's. Each is looked up by
-# itself: as an anti-join it was planned while nobody was asked for, and compared all with all.
+# and is not asked for yet. The soonest first; what is due now is the planner's. Who is asked for
+# already is told apart by grouping, which walks both once: as a join, and as a look-up of each, it
+# was planned while nobody was asked for, and compared all with all.
 NEAR = text("""
 WITH near AS MATERIALIZED (
     SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.step_id, e.due_at,
@@ -57,8 +58,13 @@ WITH near AS MATERIALIZED (
     WHERE e.due_at > (SELECT clock_timestamp())
       AND e.due_at <= (SELECT clock_timestamp() + make_interval(secs => :longest))
       AND e.active AND e.sequence_key = ANY(CAST(:keys AS text[])))
-SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.due_at, r.send AS step_id,
+SELECT t.id, max(t.subscriber_id) AS subscriber_id, max(t.sequence_key) AS sequence_key,
+    max(t.sequence_version) AS sequence_version, max(t.place) AS place, max(t.due_at) AS due_at,
+    t.step_id,
     clock_timestamp() AS now
+FROM (
+SELECT e.id, r.send AS step_id, e.subscriber_id, e.sequence_key, e.sequence_version,
+    e.step_id AS place, e.due_at
 FROM near e
 JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS integer[]), CAST(:places AS text[]),
             CAST(:started AS boolean[]), CAST(:sends AS text[]), CAST(:leads AS float8[]))
@@ -66,9 +72,10 @@ JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS integer[]), CAST(:places AS
   ON r.key = e.sequence_key AND r.version = e.sequence_version
      AND r.place IS NOT DISTINCT FROM e.step_id AND r.started = e.started
 WHERE e.due_at <= (SELECT clock_timestamp()) + make_interval(secs => r.lead)
-  AND (SELECT a.enrollment_id FROM asked a
-       WHERE a.enrollment_id = e.id AND a.step_id = r.send) IS NULL
-ORDER BY e.due_at LIMIT :n
+UNION ALL
+SELECT a.enrollment_id, a.step_id, NULL, NULL, NULL, NULL, NULL FROM asked a) t
+GROUP BY t.id, t.step_id HAVING count(*) = count(t.due_at)
+ORDER BY max(t.due_at) LIMIT :n
 """)
 
 PROMPT = text("SELECT p.sha256 FROM prompt p WHERE p.name = :name")
@@ -100,8 +107,11 @@ SELECT want.key, want.state FROM want
 """)
 
 AT_HAND = text("""
-SELECT a.enrollment_id, a.step_id, w.state, w.slots, w.why
-FROM asked a JOIN wording w ON w.key = a.key WHERE a.enrollment_id = ANY(CAST(:ids AS bigint[]))
+SELECT a.enrollment_id, a.step_id, w.state, w.slots, w.told,
+    coalesce(w.why, CASE WHEN y.one THEN 'yielded_to_sends' END) AS why
+FROM asked a JOIN wording w ON w.key = a.key
+LEFT JOIN word_yield y ON y.seen_at > clock_timestamp() - interval '10 seconds'
+WHERE a.enrollment_id = ANY(CAST(:ids AS bigint[]))
 """)
 USED = text("""
 WITH gone AS (
@@ -139,11 +149,15 @@ OR EXISTS (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where people stand who come to a personalized send without another wait."""
+    """Where people stand who come to a personalized send without another wait.
+
+    `leading`: the experiments that divide its texts, where they are made per segment.
+    """
 
     at: str | None
     started: bool
     send: SendStep
+    leading: word_arms.Leading = ()
 
 
 def places(sequence: Sequence) -> list[Place]:
@@ -151,13 +165,22 @@ def places(sequence: Sequence) -> list[Place]:
 
     Behind a branch all its ways count: which one is taken is known at the hand-off alone.
     """
-    found = [Place(None, False, send) for send in _reached(sequence, sequence.first)]
+    first = sequence.first
+    found = [_place(sequence, None, first, send) for send in _reached(sequence, first)]
     for step in sequence.steps:
         if isinstance(step, WaitStep) and step.next is not None:
-            found += [Place(step.id, True, send) for send in _reached(sequence, step.next)]
+            ahead = _reached(sequence, step.next)
+            found += [_place(sequence, step.id, step.next, send) for send in ahead]
         elif isinstance(step, SendStep) and step.personalize is not None:
-            found.append(Place(step.id, False, step))
+            found.append(_place(sequence, step.id, None, step))
     return found
+
+
+def _place(sequence: Sequence, at: str | None, begins: str | None, send: SendStep) -> Place:
+    personal = send.personalize
+    divided = personal is not None and personal.segment is not None
+    leading = word_arms.leading(sequence, begins, send) if divided else ()
+    return Place(at, at is not None and begins is not None, send, leading)
 
 
 def _reached(sequence: Sequence, step_id: str) -> Iterator[SendStep]:
@@ -183,6 +206,7 @@ class Asker:
         self._model = model
         self._sweep_at = 0.0
         # A version never changes, nor what a hash stands for: each is read once.
+        self._known: dict[tuple[str, int], Sequence] = {}
         self._known_places: dict[tuple[str, int], list[Place]] = {}
         self._known_prompts: dict[bytes, Prompt] = {}
 
@@ -198,11 +222,10 @@ class Asker:
             rows = connection.execute(NEAR, _near(wanted) | {"n": n}).all()
             if not rows:
                 return 0
-            sends = {(key, v, place.send.id): place.send for (key, v), place in wanted}
+            found = {(*version, place.send.id, place.at): place for version, place in wanted}
             asks = [
-                (row, send.personalize)
+                (row, found[row.sequence_key, row.sequence_version, row.step_id, row.place])
                 for row in rows
-                if (send := sends[row.sequence_key, row.sequence_version, row.step_id]).personalize
             ]
             self._write(connection, asks)
             return len(rows)
@@ -217,31 +240,38 @@ class Asker:
                 values = {"key": row.sequence_key, "version": row.version}
                 stored = connection.execute(DEFINITION, values).scalar_one()
                 try:
-                    self._known_places[key] = places(Sequence.from_json(stored))
+                    self._known[key] = Sequence.from_json(stored)
+                    self._known_places[key] = places(self._known[key])
                 except ValueError as fault:
                     log.error("words_not_asked", sequence=row.sequence_key, why=str(fault))
                     continue
             found += [(key, place) for place in self._known_places[key]]
         return found
 
-    def _write(self, connection: Connection, asks: Seq[tuple[Any, Personalize | None]]) -> None:
+    def _write(self, connection: Connection, found: Seq[tuple[Any, Place]]) -> None:
+        asks = [(row, place.send.personalize, place.leading) for row, place in found]
         prompts = {
             name: self._published(connection, name)
-            for name in sorted({p.prompt for _, p in asks if p is not None})
+            for name in sorted({p.prompt for _, p, _ in asks if p is not None})
         }
         needs = [
             (row.subscriber_id, _needs(personal, prompts[personal.prompt]))
-            for row, personal in asks
+            for row, personal, _ in asks
             if personal is not None and prompts[personal.prompt] is not None
         ]
+        standings = self._standings(connection, [row for row, _, leading in asks if leading])
         facts = known.known_of(connection, needs, asks[0][0].now) if needs else {}
         texts: dict[bytes, dict[str, Any]] = {}
         asked: list[tuple[int, str, bytes]] = []
-        for row, personal in asks:
+        for row, personal, leading in asks:
             prompt = prompts[personal.prompt] if personal is not None else None
             if personal is None or prompt is None:
                 continue
             told = _told(personal, prompt, facts.get(row.subscriber_id))
+            if leading:
+                standing = standings.get(row.id, {})
+                arms = word_arms.arms_of(row.sequence_key, leading, row.subscriber_id, standing)
+                told = {**told, **word_arms.told(arms)}
             key = key_of(prompt.sha256, self._model, told)
             entry = texts.setdefault(
                 key,
@@ -269,6 +299,10 @@ class Asker:
         if decided := [bytes(row.key) for row in stand if row.state != "wanted"]:
             wake(connection, decided)
 
+    def _standings(self, connection: Connection, rows: Seq[Any]) -> dict[int, dict[str, Standing]]:
+        versions = {row.id: self._known[row.sequence_key, row.sequence_version] for row in rows}
+        return trials.standings(connection, rows, versions)
+
     def _published(self, connection: Connection, name: str) -> Prompt | None:
         found = connection.execute(PROMPT, {"name": name}).scalar_one_or_none()
         if found is None:
@@ -292,7 +326,9 @@ def at_hand(
     ]
     found: dict[int, dict[str, Words]] = {}
     for row in connection.execute(AT_HAND, {"ids": ids}) if ids else ():
-        words = Words(row.slots) if row.state == "ready" else Words(None, row.why or "not_ready")
+        words = Words(None, row.why or "not_ready")
+        if row.state == "ready":
+            words = Words(row.slots, arms=word_arms.read(row.told))
         found.setdefault(row.enrollment_id, {})[row.step_id] = words
     return found
 

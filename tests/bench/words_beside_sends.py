@@ -8,7 +8,9 @@ ships (a process too), by one that takes two seconds for each, and by one that i
 figure is a ratio to the round's first kind, so that what the neighbours of a machine take falls on all
 alike; how far the second time that nobody writes is from the first one is the noise. Beside it stands
 the processor time that the sending process (the sink is in it) took for a mail, which neighbours
-change little. Prints a table and a line of JSON; three to five minutes.
+change little, and the texts that were made a second meanwhile. While mails wait, words yield to them:
+`--share 1` shows what it was like if they did not. Prints a table and a line of JSON; three to five
+minutes.
 """
 
 from __future__ import annotations
@@ -67,10 +69,10 @@ DEAD: Final = "http://127.0.0.1:9/v1"
 ALONE: Final = "nobody writes"
 
 
-def write(database_url: str, url: str) -> None:
+def write(database_url: str, url: str, share: float) -> None:
     """Write texts until the process is ended."""
     database = Database(database_url, name="bench-words")
-    writer = Writer(database, ModelSettings(url=url))
+    writer = Writer(database, ModelSettings(url=url, yield_share=share))
     while True:
         writer.work()
         time.sleep(0.05)
@@ -98,22 +100,31 @@ def prepare(fleet: Fleet, key: str, ids: list[int], wanted: bool) -> None:
     fleet.scan()
 
 
-def measure(fleet: Fleet, url: str | None, database_url: str) -> tuple[float, float]:
-    """Mails a second of what is due, and µs of this process a mail, while another one writes."""
+def measure(
+    fleet: Fleet, url: str | None, database_url: str, share: float
+) -> tuple[float, float, float]:
+    """Mails a second of what is due, µs of this process a mail, and texts a second that another one writes."""
     child = None
     if url is not None:
         context = multiprocessing.get_context("spawn")
-        child = context.Process(target=write, args=(database_url, url), daemon=True)
+        child = context.Process(target=write, args=(database_url, url, share), daemon=True)
         child.start()
         time.sleep(4)  # its imports are no part of the figure
+    before = texts(fleet)
     began, cpu = time.perf_counter(), time.process_time()
     counts = fleet.send()
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    made = texts(fleet) - before
     if child is not None:
         child.kill()
         child.join()
     sent = counts.get("sent", 0)
-    return sent / seconds, 1e6 * cpu / sent
+    return sent / seconds, 1e6 * cpu / sent, made / seconds
+
+
+def texts(fleet: Fleet) -> int:
+    """How many texts are made."""
+    return int(fleet.one("SELECT count(*) FROM wording WHERE state = 'ready'")[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--mails", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=0.1, help="DRIPFLEET_MODEL_YIELD_SHARE")
     parser.add_argument("--json", action="store_true", help="the JSON line alone")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="df") as folder:
@@ -132,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             variants = {
                 ALONE: None, "nobody, again": None, "fast": fast.url, "slow": slow.url, "dead": DEAD
             }  # fmt: skip
-            rates = rounds(Path(folder), server.url, variants, args.mails, args.rounds)
+            rates = rounds(Path(folder), server.url, variants, args.mails, args.rounds, args.share)
         finally:
             server.stop(immediate=True)
             launch.end(fast, immediate=True)
@@ -140,23 +152,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = compared(rates)
     if not args.json:
         sys.stdout.write(
-            "model | mails/s, median (range) | ratio, median (range) | CPU µs a mail, median (range)\n"
+            "model | mails/s, median (range) | ratio, median (range) | CPU µs a mail, median (range)"
+            " | texts/s\n"
         )
         for name, row in figures.items():
             sys.stdout.write(
                 f"{name} | {row['rate']:,.0f} ({row['slowest']:,.0f}–{row['fastest']:,.0f})"
                 f" | {row['ratio']:.2f} ({row['least']:.2f}–{row['most']:.2f})"
-                f" | {row['cpu']:,} ({row['cpu_least']:,}–{row['cpu_most']:,})\n"
+                f" | {row['cpu']:,} ({row['cpu_least']:,}–{row['cpu_most']:,}) | {row['texts']:,.0f}\n"
             )
     sys.stdout.write(json.dumps({"mails": args.mails, "rounds": args.rounds, **figures}) + "\n")
     return 0
 
 
 def rounds(
-    folder: Path, database_url: str, variants: dict[str, str | None], mails: int, n: int
-) -> dict[str, list[tuple[float, float]]]:
-    """Mails a second and µs a mail of each variant, a pair a round."""
-    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    folder: Path,
+    database_url: str,
+    variants: dict[str, str | None],
+    mails: int,
+    n: int,
+    share: float,
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Mails a second, µs a mail and texts a second of each variant, once a round."""
+    rates: dict[str, list[tuple[float, float, float]]] = {name: [] for name in variants}
     database = Database(database_url)
     migrate(database)
     database.engine.dispose()  # what it sets for the role holds for new connections
@@ -187,25 +205,29 @@ def rounds(
                         connection.execute(text("DELETE FROM model_circuit"))
                     prepare(fleet, f"texts-{place}", ids, True)
                 prepare(fleet, f"mails-{place}", ids, False)
-                rates[name].append(measure(fleet, url, database_url))
-                rate, micros = rates[name][-1]
-                say(f"round {number + 1}, {name}: {rate:,.0f} mails/s, {micros:,.0f} µs a mail")
+                rates[name].append(measure(fleet, url, database_url, share))
+                rate, micros, made = rates[name][-1]
+                say(
+                    f"round {number + 1}, {name}: {rate:,.0f} mails/s, {micros:,.0f} µs a mail,"
+                    f" {made:,.0f} texts/s"
+                )
         fleet.service.loop.join(10)
     database.close()
     return rates
 
 
-def compared(rates: dict[str, list[tuple[float, float]]]) -> dict[str, dict[str, Any]]:
+def compared(rates: dict[str, list[tuple[float, float, float]]]) -> dict[str, dict[str, Any]]:
     """Rates, and their ratios to those of the same round in which nobody wrote."""
     found = {}
-    for name, pairs in rates.items():
-        each = [rate for rate, _ in pairs]
-        ratios = [a / b for a, (b, _) in zip(each, rates[ALONE], strict=True)]
-        cpu = [micros for _, micros in pairs]
+    for name, runs in rates.items():
+        each = [rate for rate, _, _ in runs]
+        ratios = [a / b for a, (b, _, _) in zip(each, rates[ALONE], strict=True)]
+        cpu = [micros for _, micros, _ in runs]
         found[name] = {
             "rate": round(median(each), 1), "slowest": round(min(each), 1),
             "fastest": round(max(each), 1), "ratio": round(median(ratios), 3),
             "least": round(min(ratios), 3), "most": round(max(ratios), 3),
+            "texts": round(median(made for _, _, made in runs), 1),
             "cpu": round(median(cpu)), "cpu_least": round(min(cpu)), "cpu_most": round(max(cpu)),
         }  # fmt: skip
     return found

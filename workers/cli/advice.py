@@ -33,7 +33,7 @@ class Advice:
 
 def advice(view: Mapping[str, Any]) -> list[Advice]:
     """What is the matter with a fleet, the gravest first; `view` as `dripfleet status --json`."""
-    found = [*_servers(view), *_paused(view), *_late(view), *_troubles(view)]
+    found = [*_servers(view), *_paused(view), *_late(view), *_troubles(view), *_words(view)]
     return sorted(found, key=lambda one: not one.grave)
 
 
@@ -104,3 +104,9 @@ def _troubles(view: Mapping[str, Any]) -> Iterator[Advice]:
             yield Advice(f"{row['n']} in doubt: {reason}", f"{show}; dripfleet verify")
         else:
             yield Advice(f"{row['n']} put off: {reason}", _MOVES.get(row["reason"], show))
+
+
+def _words(view: Mapping[str, Any]) -> Iterator[Advice]:
+    if view.get("words_yield") is not None:
+        says = f"words yield to sends for {ago(view['words_yield'])}"
+        yield Advice(says, "let the mails go, or dripfleet doctor")

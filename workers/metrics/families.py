@@ -74,6 +74,7 @@ FLEET: Final = (
     Family("dripfleet_fleet_words", "gauge", ("sequence", "outcome"), "mails handed over with a model's words (outcome: model), or with the template's own, by reason"),
     Family("dripfleet_fleet_texts_wanted", "gauge", ("reason",), "texts of a model that mails wait for and that are not there yet, by reason; counted up to 100 000"),
     Family("dripfleet_fleet_model_closed_seconds", "gauge", ("model",), "how long nobody asks this model still, because it fails; 0: it is asked"),
+    Family("dripfleet_fleet_words_yield_seconds", "gauge", (), "for how long words have been yielding to sends, since mails that are due wait; 0: they do not"),
     Family("dripfleet_fleet_word_batches", "gauge", ("state",), "batches of texts under way; state: made, sent"),
     Family("dripfleet_fleet_model_saved", "gauge", (), "what batches cost less than single calls would have, ever, in that currency"),
     Family("dripfleet_fleet_model_spend", "gauge", ("state",), "what words cost today, a day of UTC, in the currency of the price table; state: reserved, settled"),
