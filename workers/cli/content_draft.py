@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.personalize.draft import Draft
 
 FRAMES = ("_base/layout.html", "_base/footer.txt")
+_REST = "slots: {opening: {max: 60}}\nvariants: [{opening: x}]\n"
 _BODY = re.compile(r"\{%-?\s*block\s+body\b")
 
 
@@ -29,7 +30,10 @@ def register(content: typer.Typer) -> None:
     content.command(
         epilog="Examples:\n\n"
         'dripfleet content draft spring --brief "New records for the spring are here. Have a look."\n\n'
-        "dripfleet content draft autumn --brief brief.txt --mails 4 --goal purchase --dry-run",
+        "dripfleet content draft autumn --brief brief.txt --mails 4 --goal purchase --dry-run\n\n"
+        'dripfleet content draft winter --brief "New records for the winter are here. Have a look."'
+        ' --goal purchase --subjects 2 --branch "sub.orders > 3" --field "orders: {from: sub.orders,'
+        ' bands: [2, 5]}"',
     )(draft)
 
 
@@ -44,6 +48,18 @@ def draft(
     link: str | None = typer.Option(None, help="Where the call to action leads: an https address."),
     goal: str | None = typer.Option(None, help="An event that it is for; who had it leaves."),
     zone: str = typer.Option("UTC", help="Time zone of those whose own is not known."),
+    subjects: int = typer.Option(
+        1, min=1, max=4, help="Subjects of the first mail, as arms of an experiment."
+    ),
+    branch: str | None = typer.Option(
+        None, metavar="CONDITION", help="Of whom it holds get another mail than the last one."
+    ),
+    reader: str | None = typer.Option(None, help="Who these are, in words for the model."),
+    field: list[str] = typer.Option(
+        [],
+        metavar="NAME: {from: …}",
+        help="What a prompt may tell; with it mails are personalized.",
+    ),
     out: Path = typer.Option(Path("."), help="Folder that the sequence's file goes into."),
     templates: Path = typer.Option(
         Path("templates"), envvar="DRIPFLEET_TEMPLATES", help="Folder that its templates go into."
@@ -73,10 +89,11 @@ def draft(
             raise Permanent(f"job {job} drafted {asked.key!r}, not {sequence!r}; name that one")
     else:
         asked = _checked(sequence, _text(brief or ""), language, mails, topic, link, goal, zone)
+        asked = _ways(asked, subjects, branch, reader, field)
         done = None
     targets = Targets(out / f"{asked.key}.yaml", templates)
     if not dry_run:
-        targets.require_free(asked.key)
+        targets.require_free(asked.key, bool(asked.fields))
     for last in (False, True):
         if done is None:
             done = have_done(
@@ -128,7 +145,7 @@ class Targets:
         self.file = file
         self.templates = templates
 
-    def require_free(self, key: str) -> None:
+    def require_free(self, key: str, prompts: bool = False) -> None:
         """Refuse to write over anything.
 
         Raises:
@@ -136,7 +153,8 @@ class Targets:
         """
         from tasks.errors import Permanent
 
-        for path in (self.file, self.templates / key):
+        taken = [self.file, self.templates / key]
+        for path in [*taken, self.templates / "_prompts" / key] if prompts else taken:
             if path.exists():
                 raise Permanent(
                     f"{path} is there already, and a draft writes over nothing: name another"
@@ -170,6 +188,7 @@ class Targets:
         try:
             part.chmod(0o755)
             sequence, shared = part / self.file.name, part / "_base"
+            prompts, asked = part / "_prompts" / key, self.templates / "_prompts" / key
             for name, source in files.items():
                 path = sequence if name == self.file.name else part / name.removeprefix(f"{key}/")
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,14 +196,19 @@ class Targets:
             waiting = self.file.with_name(f".{self.file.name}.part")
             shutil.move(sequence, waiting)
             try:
-                self.require_free(key)
+                self.require_free(key, prompts.exists())
                 if shared.exists():
                     os.rename(shared, self.templates / "_base")
-                os.rename(part, self.templates / key)
+                if prompts.exists():
+                    asked.parent.mkdir(exist_ok=True)
+                    os.rename(prompts, asked)
+                    prompts.parent.rmdir()
                 try:
+                    os.rename(part, self.templates / key)
                     os.rename(waiting, self.file)
                 except OSError:
-                    shutil.rmtree(self.templates / key)
+                    shutil.rmtree(self.templates / key, ignore_errors=True)
+                    shutil.rmtree(asked, ignore_errors=True)
                     raise
             finally:
                 waiting.unlink(missing_ok=True)
@@ -248,6 +272,47 @@ def _checked(
     return Draft(key, brief, language, mails, topic, link, goal, zone)
 
 
+def _ways(
+    asked: Draft, subjects: int, branch: str | None, reader: str | None, fields: list[str]
+) -> Draft:
+    """The same with an experiment, a branch and prompts.
+
+    Raises:
+        BadParameter: an option cannot be used.
+    """
+    from schedules.expression import read
+    from schedules.findings import DefinitionError
+    from schedules.prompt_file import loads_prompt
+
+    if subjects > 1 and asked.goal is None:
+        said = "subjects that are tried need what they are counted by: name an event with --goal"
+        raise typer.BadParameter(said, param_hint="--subjects")
+    if reader is not None and branch is None:
+        raise typer.BadParameter("expected --branch beside it", param_hint="--reader")
+    stale = False
+    if branch is not None:
+        try:
+            stale = read(branch).needs.stale_at is not None
+        except ValueError as fault:
+            raise typer.BadParameter(f"{branch!r}: {fault}", param_hint="--branch") from None
+    declared: dict[str, str] = {}
+    for each in fields:
+        name, colon, how = each.partition(":")
+        if not colon or "\n" in each:
+            said = f"{each!r}: expected such as 'orders: {{from: sub.orders, bands: [2, 5]}}'"
+            raise typer.BadParameter(said, param_hint="--field")
+        declared[name.strip()] = how.strip()
+        trial = f"task: x\nlanguage: en\nfields:\n  {name.strip()}: {how.strip()}\n"
+        try:
+            loads_prompt(f"{trial}{_REST}", "draft", "--field")
+        except DefinitionError as error:
+            told = "; ".join(finding.message for finding in error.findings)
+            raise typer.BadParameter(f"{each!r}: {told}", param_hint="--field") from None
+    return dataclasses.replace(
+        asked, subjects=subjects, branch=branch, reader=reader, stale=stale, fields=declared
+    )
+
+
 def _text(brief: str) -> str:
     """A brief as it was given, or of the file that it names."""
     if brief == "-":
@@ -266,8 +331,10 @@ def _text(brief: str) -> str:
 
 def _files(asked: Draft, outline: Any, targets: Targets) -> dict[str, str]:
     from tasks.personalize.drafted import sequence_file, template_files
+    from tasks.personalize.drafted_prompts import prompt_files
 
     made = {f"{asked.key}.yaml": sequence_file(asked, outline)}
+    made |= prompt_files(asked, outline)
     made |= template_files(asked, outline, targets.bases(asked.language))
     return made | targets.frames(asked.language)
 
@@ -279,7 +346,7 @@ def _proved(key: str, files: dict[str, str], templates: Path) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="dripfleet-draft-") as folder:
         root = Path(folder)
         for name, source in files.items():
-            path = root / name if name.endswith(".yaml") else root / "templates" / name
+            path = root / name if name == f"{key}.yaml" else root / "templates" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(source, "utf-8")
         if (templates / "_base").is_dir():
