@@ -31,7 +31,7 @@ from jinja2 import Template, TemplateSyntaxError, UndefinedError, meta
 from jinja2.exceptions import SecurityError
 
 from tasks.errors import Permanent
-from tasks.send import attached, locales
+from tasks.send import attachable, attached, locales
 from tasks.send.inlining import inlined
 from tasks.send.sandbox import Refused, Sandbox, budget
 
@@ -80,7 +80,7 @@ class Bundle:
                 raise Permanent(
                     f"{self.file(path)} has over {LARGEST_SOURCE} characters; make it shorter"
                 )
-        attached.check(self.name, self.files)
+        attachable.check(self.name, self.files)
         object.__setattr__(self, "parts", MappingProxyType(dict(sorted(self.parts.items()))))
         object.__setattr__(self, "files", MappingProxyType(dict(sorted(self.files.items()))))
 
@@ -122,7 +122,7 @@ class Bundle:
     @classmethod
     def of_stored(cls, name: str, stored: Mapping[str, str]) -> Bundle:
         """The bundle of which `stored` is that."""
-        files = {path: source for path, source in stored.items() if attached.is_file(path)}
+        files = {path: source for path, source in stored.items() if attachable.is_file(path)}
         return cls(name, {p: s for p, s in stored.items() if p not in files}, files)
 
     @classmethod
@@ -172,7 +172,7 @@ def bundle_from_folder(root: Path, name: str) -> Bundle:
         parts[path] = source.replace("\r\n", "\n").replace("\r", "\n")
         wanted += _references(Bundle(name, {"subject.txt": "", "body.txt": "", **parts}), path)
     locales.require_whole(name, parts)
-    return Bundle(name, *attached.read(root, name, inlined(name, parts)))
+    return Bundle(name, *attachable.read(root, name, inlined(name, parts)))
 
 
 def _references(bundle: Bundle, path: str) -> list[str]:

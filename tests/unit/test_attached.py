@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import Permanent
-from tasks.send import attached
+from tasks.send import attachable, attached
 from tasks.send.content import Content, Facts, Sender, compose
 from tasks.send.links import tracked
 from tasks.send.render import Bundle, bundle_from_folder, compile, files_of
@@ -169,8 +169,8 @@ def test_a_bundle_is_what_was_stored_and_its_hash_tells_of_its_files(folder: Pat
         ("attachments/empty.pdf", b"", "is empty; save it again"),
         ("attachments/shot.png", b"\xff\xd8\xffjpeg", "is no png by its first octets"),
         ("attachments/notes.txt", b"\xff", "is no UTF-8 text"),
-        ("attachments/large.pdf", PDF + b"x" * attached.LARGEST, "over 5,000,000 octets"),
-        ("attachments/half.pdf", PDF + b"x" * (attached.LARGEST - 800), "octets together"),
+        ("attachments/large.pdf", PDF + b"x" * attachable.LARGEST, "over 5,000,000 octets"),
+        ("attachments/half.pdf", PDF + b"x" * (attachable.LARGEST - 800), "octets together"),
         ("attachments/more/deep.pdf", PDF, "expected files alone"),
         ("body.html", b'<img src="cid:logo.pgn">', "shows cid:logo.pgn, and there is no file"),
         ("body.html", b'<img src="cid:{{ x }}.png">', "shows a file by an expression"),
@@ -254,7 +254,7 @@ def test_any_files_come_back_from_a_parser_and_mean_what_the_standard_library_me
         parts["body.html"] = html.replace("cid:", "")
         if shows:
             files["_base/attachments/p.png"] = picture
-            parts["body.html"] += f'<img src="cid:{attached._id(picture)}">'
+            parts["body.html"] += f'<img src="cid:{attached.id_of(picture)}">'
     bundle = Bundle("a/mail", parts, {path: b64encode(o).decode() for path, o in files.items()})
     read = parsed(both(bundle, variables()).octets)
 

@@ -154,7 +154,7 @@ def review(
     """
     from tasks import names
     from tasks.personalize.desk import reviewed
-    from tasks.send import attached
+    from tasks.send.attachable import remarks
 
     if what.endswith(".eml"):
         read = _read(Path(what))
@@ -177,7 +177,7 @@ def review(
         _tell_of_sentiment(language)
         found = reviewed(asked)
     if files is not None:
-        said = attached.remarks(files.parts, files.files)
+        said = remarks(files.parts, files.files)
         columns = ("check", "severity", "says", "next")
         more = [dict(zip(columns, each, strict=True)) for each in said]
         found = {**found, "notes": [*found["notes"], *more]}
