@@ -14,7 +14,7 @@ from tasks.send.confine import render_confined
 from tasks.send.content import Content, Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import Edge, OfMail, Reach
 from tasks.send.links import Links, known_rows
-from tasks.send.render import Bundle, Rendered
+from tasks.send.render import Bundle, Rendered, files_of
 from tasks.send.settings import SendSettings
 
 # What is not frozen yet is shown as a claim made now would freeze it.
@@ -140,7 +140,7 @@ def _mail(connection: Connection, row: Any, settings: SendSettings | None) -> Ma
     likeness: Likeness = "not_armed"
     # Its tokens may be of a key that signs no more.
     for keys in (settings.keys, *settings.keys.others()):
-        here = edge.of(Bundle(stored.name, stored.parts), reach, keys)
+        here = edge.of(Bundle.of_stored(stored.name, stored.parts), reach, keys)
         content = _made(row, sender, here)
         if row.content_sha256 is not None:
             likeness = "same" if bytes(row.content_sha256) == content.sha256 else "differs"
@@ -169,7 +169,8 @@ def _made(row: Any, sender: Sender, edge: OfMail) -> Content:
         edge.token(row.id),
         edge.one_click(row.id),
     )
-    return compose(rendered, message=facts, sender=sender)
+    files = files_of(edge.tracked.bundle, variables)
+    return compose(rendered, message=facts, sender=sender, files=files)
 
 
 def _sender(own: str | None, default: Sender) -> Sender:

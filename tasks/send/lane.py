@@ -42,6 +42,7 @@ class _Seat:
 
     connection: Connection | None = None
     following: Mail | None = None  # announced with the dot of the mail before
+    offered: int = 0  # mails on this connection so far
 
     @property
     def at_or_past_dot(self) -> bool:
@@ -178,9 +179,21 @@ class Lane:
                         Doubt("fault_of_ours") if dotted else GiveBack("fault_of_ours", self._away)
                     )
                     self._cycles.settle(mail, end)
+                else:
+                    await self._retire(seat)
         finally:
             if seat.connection is not None:
                 await seat.connection.quit(timeout=1.0)
+
+    async def _retire(self, seat: _Seat) -> None:
+        """Close a connection over which as many mails went as its relay wants."""
+        if seat.connection is not None and self._full(seat):
+            # A mail that comes meanwhile must not find it here.
+            connection, seat.connection = seat.connection, None
+            await connection.quit(timeout=1.0)
+
+    def _full(self, seat: _Seat) -> bool:
+        return self.relay.mails is not None and seat.offered >= self.relay.mails
 
     async def _next(self) -> Mail:
         if self.relay.rate is None:
@@ -220,6 +233,8 @@ class Lane:
                 return
             self._reached()
             seat.connection = connection = opened
+            seat.offered = 0
+        seat.offered += 1
         offered = await connection.offer(mail.envelope, mail.body)
         trace.spans.step("offer", mail, began, offered)
         if isinstance(offered, NotSent):
@@ -250,7 +265,8 @@ class Lane:
 
     async def _finish(self, connection: Connection, seat: _Seat, not_after: float) -> Outcome:
         """Write the dot, and with it the next mail's envelope where that mail would wait anyway."""
-        following = self._waiting() if connection.pipelining else None
+        last = not connection.pipelining or self._full(seat)
+        following = None if last else self._waiting()
         if following is None:
             return await connection.finish(self._reply_wait, not_after=not_after)
         seat.following = following

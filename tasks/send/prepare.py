@@ -23,7 +23,7 @@ from tasks.send.edge import Edge, OfMail, Reach
 from tasks.send.envelope import Envelope, WireBody, stuffed, wire_body
 from tasks.send.links import Links, make_rows
 from tasks.send.mail import Mail, Ticket
-from tasks.send.render import Bundle, Rendered
+from tasks.send.render import Bundle, Rendered, files_of
 from tasks.send.settings import SendSettings
 from tasks.send.skeleton import skeleton
 from tasks.send.tokens import Keys
@@ -156,7 +156,7 @@ class Preparer:
                 row = connection.execute(TEMPLATE, {"sha256": version}).one_or_none()
             if row is None:
                 raise Permanent("the sources of its template are gone; apply its sequence again")
-            bundle = self._bundles[version] = Bundle(row.name, row.parts)
+            bundle = self._bundles[version] = Bundle.of_stored(row.name, row.parts)
         return bundle
 
     def _confined(
@@ -227,7 +227,8 @@ class Preparer:
             laid = skeleton(edge.tracked.bundle, tuple(variables["sender"].items()))
             content = laid.compose(variables, message=facts, sender=stream.sender)
         else:
-            content = compose(rendered, message=facts, sender=stream.sender)
+            files = files_of(edge.tracked.bundle, {"subscriber": row.variables})
+            content = compose(rendered, message=facts, sender=stream.sender, files=files)
         return content.octets, content.sha256
 
     def _wire(self, stream: Stream, row: Claimed, octets: bytes) -> WireBody:

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 FULL_LOOK = 5.0  # seconds between looks that begin at the oldest row, cursor or not
 SLICE = 50  # mails that are handed over while the next ones are rendered
+SLICE_OCTETS = 4_000_000  # of fewer, where attachments make them large
 
 
 class Room(Protocol):
@@ -37,6 +38,10 @@ class Room(Protocol):
 
     def release(self, n: int) -> None:
         """Room that was not used."""
+        ...
+
+    def crowded(self) -> bool:
+        """Whether what is there takes too much memory; asks for a moment's patience."""
         ...
 
     def submit(self, relay: str, mails: Sequence[Mail]) -> None:
@@ -143,6 +148,7 @@ class _Batch:
             self._refuse(unfit)
         fit = list(self._left.values())
         ready: list[Mail] = []
+        octets = 0
         spent, began, drawn = 0.0, boottime(), trace.spans.now()
         for prepared in self._preparer.mails(self._stream, fit, self.ticket):
             spent += boottime() - began
@@ -150,9 +156,10 @@ class _Batch:
                 prepared.effect_key = self._left[prepared.id].effect_key
                 trace.spans.step("render", prepared, drawn, "ready")
                 ready.append(prepared)
-                if len(ready) >= SLICE:
+                octets += len(prepared.body)
+                if len(ready) >= SLICE or octets >= SLICE_OCTETS:
                     self._hand_over(ready)
-                    ready = []
+                    ready, octets = [], 0
             else:
                 trace.spans.step("render", prepared.row, drawn, type(prepared).__name__.lower())
                 self._settle(prepared)
@@ -167,6 +174,9 @@ class _Batch:
             return
         self._hand_over(list(ready))
         ready.clear()
+        self._renew()
+
+    def _renew(self) -> None:
         now = boottime()
         with self._database.transaction() as connection:
             rows = [(row.id, row.epoch) for row in self._left.values()]
@@ -236,6 +246,9 @@ class _Batch:
                     connection,
                     [(m.id, m.epoch, m.content_sha256, m.kept) for m in mails if m.kept],
                 )
+        while self._loop.crowded():
+            if boottime() - self._leased_at >= self._delivery.renew_every:
+                self._renew()
         for mail in mails:
             mail.leased_at = self._leased_at
             del self._left[mail.id]

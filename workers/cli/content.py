@@ -22,7 +22,7 @@ from workers.cli.render import ExitCode, emit, say
 
 if TYPE_CHECKING:
     from tasks.personalize.comparison import Read
-    from tasks.send.render import Rendered
+    from tasks.send.render import Bundle, Rendered
 
 content = typer.Typer(
     no_args_is_help=True, help="Look at mails before anybody gets them, and have some written."
@@ -67,20 +67,32 @@ def preview(
     --golden FILE is for CI: the whole mail, rules inlined, against what somebody looked at before.
     """
     from tasks.errors import Permanent
+    from tasks.send.attached import data_urls
 
     made = rendered(template, templates, case, prompt, locale)
     if update and golden is None:
         raise typer.BadParameter("--update needs --golden, the file to write")
     if golden is None:
         typer.echo(f"Subject: {made.subject}\n\n{made.text}", nl=not made.text.endswith("\n"))
+    for path, source in (sources := _files(template, templates)).files.items():
+        say(f"with {path}, {len(source) * 3 // 4:,} octets")
     if html is not None:
         if made.html is None:
             raise Permanent(
                 f"template {template!r} has no body.html; make one, or leave --html out"
             )
-        html.write_text(made.html, "utf-8")
+        page = data_urls(made.html, sources.files)
+        html.write_text(page, "utf-8")
         say(f"the HTML part is in {html}")
     return ExitCode.OK if golden is None else _held_to(golden, made, update)
+
+
+def _files(template: str, root: Path | None) -> Bundle:
+    """The mail's sources, with what is attached to it."""
+    from tasks.send.render import bundle_from_folder
+    from workers.cli.proof import installed_templates
+
+    return bundle_from_folder(root or installed_templates(), template)
 
 
 def whole(made: Rendered) -> str:
@@ -142,13 +154,16 @@ def review(
     """
     from tasks import names
     from tasks.personalize.desk import reviewed
+    from tasks.send.attachable import remarks
 
     if what.endswith(".eml"):
         read = _read(Path(what))
         subject, text, html = read.subject, read.plain, read.html
+        files = None
     else:
         made = rendered(what, templates, case, prompt, locale)
         subject, text, html = made.subject, made.text, made.html
+        files = _files(what, templates)
     language = language or (locale or "en").replace("_", "-").split("-")[0].lower()
     asked = {"subject": subject, "plain": text, "html": html, "language": language}
     if queue:
@@ -161,6 +176,11 @@ def review(
     else:
         _tell_of_sentiment(language)
         found = reviewed(asked)
+    if files is not None:
+        said = remarks(files.parts, files.files)
+        columns = ("check", "severity", "says", "next")
+        more = [dict(zip(columns, each, strict=True)) for each in said]
+        found = {**found, "notes": [*found["notes"], *more]}
     emit(found, title=what, as_json=as_json)
     errors = sum(note["severity"] == "error" for note in found["notes"])
     say(f"{errors} errors, {len(found['notes']) - errors} warnings")
