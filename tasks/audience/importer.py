@@ -20,6 +20,7 @@ from psycopg import errors
 
 from models.session import Database
 from tasks.audience.candidate import BadRow, Candidate, Interpreter
+from tasks.audience.confirming import record_pending
 from tasks.audience.consent import foresee_consents, record_consents
 from tasks.audience.csvfile import CsvFile
 from tasks.audience.parquetfile import ParquetFile, is_parquet
@@ -105,7 +106,7 @@ class Tally:
     """What became of the rows so far: every row is in one of the first five counts.
 
     `reasons` and `first` (line, reason) tell about refused rows; `unknown_…` count values that were
-    left out of rows that were taken.
+    left out of rows that were taken. `pending`: sign-ups that a mail asks to confirm.
     """
 
     new: int = 0
@@ -116,6 +117,7 @@ class Tally:
     unknown_zones: int = 0
     unknown_locales: int = 0
     consents: int = 0
+    pending: int = 0
     seconds: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
     first: list[tuple[int, str]] = field(default_factory=list)
@@ -175,6 +177,7 @@ def import_subscribers(
                     tally.consents += foresee_consents(connection, candidates, taken)
                 elif interpreter.topics:
                     tally.consents += record_consents(connection, candidates, source=name)
+                    tally.pending += record_pending(connection, candidates, source=name)
                 tally.rejected = rejects.count
                 tally.unknown_zones = interpreter.unknown_zones
                 tally.unknown_locales = interpreter.unknown_locales
