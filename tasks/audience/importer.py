@@ -22,6 +22,7 @@ from psycopg import errors
 
 from models.session import Database
 from tasks.audience.candidate import BadRow, Candidate, Interpreter
+from tasks.audience.confirming import record_pending
 from tasks.audience.consent import foresee_consents, record_consents
 from tasks.audience.csvfile import CsvFile
 from tasks.audience.parquetfile import ParquetFile, is_parquet
@@ -107,7 +108,7 @@ class Tally:
     """What became of the rows so far: every row is in one of the first five counts.
 
     `reasons` and `first` (line, reason) tell about refused rows; `unknown_…` count values that were
-    left out of rows that were taken.
+    left out of rows that were taken. `pending`: sign-ups that a mail asks to confirm.
     """
 
     new: int = 0
@@ -118,6 +119,7 @@ class Tally:
     unknown_zones: int = 0
     unknown_locales: int = 0
     consents: int = 0
+    pending: int = 0
     seconds: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
     first: list[tuple[int, str]] = field(default_factory=list)
@@ -174,17 +176,20 @@ def import_subscribers(
             def bring(candidates: list[Candidate]) -> _Brought:
                 brought = _bring(raw, candidates, dry_run) if candidates else _NOTHING
                 if interpreter.topics:
+                    pending = 0
                     if dry_run:
                         consents = foresee_consents(raw, candidates, brought.taken)
                     else:
                         consents = record_consents(raw, candidates, source=name)
-                    brought = replace(brought, consents=consents)
+                        pending = record_pending(raw, candidates, source=name)
+                    brought = replace(brought, consents=consents, pending=pending)
                 return brought
 
             def settle(under_way: Future[_Brought], candidates: list[Candidate]) -> None:
                 brought = under_way.result()
                 _count(brought, candidates, rejects, tally)
                 tally.consents += brought.consents
+                tally.pending += brought.pending
                 tally.rejected = rejects.count
                 tally.unknown_zones = interpreter.unknown_zones
                 tally.unknown_locales = interpreter.unknown_locales
@@ -273,6 +278,7 @@ class _Brought:
     new: int
     updated: int
     consents: int = 0
+    pending: int = 0
 
 
 _NOTHING = _Brought(set(), 0, 0)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from tasks.audience.store import Subscriber
 
 _BY_SUBSCRIBER: Final = (
-    "consent", "snooze", "enrollment", "decision", "message", "event", "entry_request",
+    "consent", "opt_in", "snooze", "enrollment", "decision", "message", "event", "entry_request",
     "entry_refusal", "conversion", "score", "segment_present", "segment_edge", "segment_member",
     "webhook_outbox", "experiment_assignment",
 )  # fmt: skip

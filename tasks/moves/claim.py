@@ -46,7 +46,7 @@ class Claim:
 # three, then two, which a process holds until they are through. The last three tries before `poison` it makes
 # quite alone, taken by a process that holds nothing and takes nothing else meanwhile: what then takes
 # the process down is that row, and no crash condemns a row that was merely near. What was passed over
-# keeps the cursor from moving on. `unfit`: stopped, suppressed, expired, or accepted after all;
+# keeps the cursor from moving on. `unfit`: stopped, suppressed, opted out, expired, or accepted after all;
 # `refuse` gives it the reason.
 CLAIM = text("""
 WITH due AS MATERIALIZED (
@@ -104,7 +104,10 @@ RETURNING m.id, m.epoch, m.effect_key, m.rfc_message_id, m.subscriber_id, m.enro
      OR s.stopped_at IS NOT NULL OR m.expires_at <= clock_timestamp() OR EXISTS (
         SELECT 1 FROM suppression p, stream t
         WHERE p.address_hmac = s.address_hmac AND t.key = m.stream
-          AND p.scope IN ('all', t.class))) IS TRUE AS unfit,
+          AND p.scope IN ('all', t.class)) OR EXISTS (
+        SELECT 1 FROM sequence q, consent c, stream t
+        WHERE q.key = m.sequence_key AND t.key = m.stream AND t.class = 'marketing'
+          AND c.subscriber_id = s.id AND c.topic = q.topic AND NOT c.opted_in)) IS TRUE AS unfit,
     coalesce((SELECT min(run_at) FROM due WHERE id NOT IN (SELECT id FROM pick)),
              (SELECT max(run_at) FROM due)) AS next_look
 """)

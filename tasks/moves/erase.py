@@ -115,6 +115,7 @@ AGAIN: Final = {
             ("requests", "entry_request"),
             ("refusals", "entry_refusal"),
             ("consents", "consent"),
+            ("opt_ins", "opt_in"),
             ("breaks", "snooze"),
         )
     },

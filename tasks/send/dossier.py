@@ -25,7 +25,7 @@ SELECT m.id, m.rfc_message_id, m.stream, m.sequence_key, m.sequence_version, m.s
     m.parked_from, m.expires_at, m.epoch, m.owner, m.armed_at, m.terminal_at, m.attempts, m.takes,
     m.crashes, m.last_code, m.last_stage, m.maybe_delivered, m.created_at, m.frozen_at,
     m.content_sha256, m.effect_key, s.address, t.sender, t.doubt_policy,
-    t.class AS class_, t.tracking,
+    t.class AS class_, t.tracking, t.pause_reason AS stream_paused,
     m.frozen_at IS NOT NULL AS frozen, clock_timestamp() AS now,
     coalesce(m.template_version, (SELECT x.sha256 FROM template x WHERE x.name = m.template)) AS version,
     coalesce(m.variables, jsonb_build_object('first_name', s.first_name, 'locale', s.locale,
@@ -49,7 +49,7 @@ FROM attempt WHERE message_id = :id ORDER BY epoch
 SOURCES = text("SELECT name, parts FROM template_source WHERE sha256 = :sha256")
 
 FACTS = (
-    "id", "rfc_message_id", "state", "reason", "stream", "doubt_policy", "sequence_key",
+    "id", "rfc_message_id", "state", "reason", "stream", "stream_paused", "doubt_policy", "sequence_key",
     "sequence_version", "step_id", "entry_no", "enrollment_id", "subscriber_id", "template",
     "created_at", "run_at", "parked_from", "watch_at", "expires_at", "frozen_at", "armed_at",
     "terminal_at", "epoch", "owner", "takes", "attempts", "crashes", "last_code", "last_stage",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from email.utils import parseaddr
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import text
@@ -21,6 +20,7 @@ from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import Edge, OfMail, Reach
 from tasks.send.envelope import Envelope, WireBody, stuffed, wire_body
+from tasks.send.gate import Gate
 from tasks.send.links import Links, make_rows
 from tasks.send.mail import Mail, Ticket
 from tasks.send.render import Bundle, Rendered, files_of
@@ -95,6 +95,7 @@ class Preparer:
             from tasks.send.dkim import Keyring  # late: 8 MB that not every worker needs
 
             self._keyring = Keyring.of(settings.dkim_keys)
+        self.gate = Gate(settings, self._keyring)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -107,12 +108,7 @@ class Preparer:
             row = connection.execute(STREAM, {"key": key}).one_or_none()
         if row is None:
             raise Misconfigured(f"no stream {key!r}; the table `stream` holds those there are")
-        sender = self._settings.sender
-        if row.sender:
-            name, address = parseaddr(row.sender)
-            sender = Sender(
-                name or sender.name, address, sender.postal_address, sender.unsubscribe_mailto
-            )
+        sender = self._settings.writes_as(row.sender)
         reach = Reach(row.class_ == "marketing", row.tracking)
         return Stream(key, row.relay, sender, row.doubt_policy == "resend", reach)
 

@@ -36,7 +36,7 @@ from tasks.send.inlining import inlined
 from tasks.send.sandbox import Refused, Sandbox, budget
 
 LARGEST_PART = 1_000_000  # characters of a rendered subject, text or html
-NOT_EVERYWHERE: Mapping[str, object] = MappingProxyType({"words": {}, "event": {}})
+NOT_EVERYWHERE: Mapping[str, object] = MappingProxyType({"words": {}, "event": {}, "confirm": {}})
 """Names that mails may have or not, and what stands for them where they have not."""
 LARGEST_SOURCE = 256_000  # characters of one template file
 

@@ -42,6 +42,7 @@ class Service:
         seen = Seen.of(settings.journal_dir, fleet)
         seen.require_known_to(database)
         replayed = replay_all(database, settings.journal_dir, delivery)
+        preparer.gate.let_go(database)
         journal = Journal.create(settings.journal_dir, owner(), fleet)
         self.loop = DeliveryLoop(database, found, settings, delivery, journal, seen)
         self.store = Store(database, self.loop, preparer, delivery, settings.region or None)

@@ -80,6 +80,9 @@ class Store:
             What to wait on; None where the loop has no room, or nothing is due.
         """
         stream = self._preparer.stream(stream_key)
+        if stream.reach.leaves and (why := self._preparer.gate.why_held(stream.sender)):
+            self._preparer.gate.hold(self._database, stream_key, why)
+            return None
         granted = self._loop.reserve(stream.relay, n)
         if not granted:
             return None

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from tasks.errors import Misconfigured, Permanent
 
-Purpose = Literal["unsubscribe", "click", "open"]
+Purpose = Literal["unsubscribe", "click", "open", "confirm"]
 KEY_ID: Final = "[a-z0-9]{1,8}"
 _TOKEN: Final = re.compile(rf"({KEY_ID})\.([\w-]{{11}}|[\w-]{{22}})\.([\w-]{{22}})", re.ASCII)
 

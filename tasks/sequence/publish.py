@@ -346,6 +346,11 @@ def _require_topic(connection: Connection, sequence: Sequence) -> None:
         )
 
 
+def publish_mail(connection: Connection, bundle: Template) -> bool:
+    """Publish a mail that no step sends; whether its sources are new."""
+    return bool(_write(connection, [bundle]))
+
+
 def _publish_templates(
     connection: Connection, sequence: Sequence, bundles: Mapping[str, Template]
 ) -> tuple[str, ...]:
@@ -357,7 +362,12 @@ def _publish_templates(
         )
     if not names:
         return ()
-    found = [bundles[name] for name in names]
+    return _write(connection, [bundles[name] for name in names])
+
+
+def _write(connection: Connection, found: list[Template]) -> tuple[str, ...]:
+    """Write sources and what their names stand for; the names whose sources are new."""
+    names = [each.name for each in found]
     hashes = [each.sha256 for each in found]
     connection.execute(
         SOURCES,

@@ -31,6 +31,7 @@ COMMANDS = (
     "schedules",
     "stream",
     "key",
+    "topic",
     "subscribers",
     "events",
     "segment",

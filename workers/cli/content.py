@@ -144,6 +144,11 @@ def review(
     language: str | None = typer.Option(
         None, help="Of the mail, by default that of the locale, or en; grade and sentiment need en."
     ),
+    marketing: bool = typer.Option(
+        False,
+        "--marketing",
+        help="It is advertising: a way out and a postal address have to be in it.",
+    ),
     queue: bool = QUEUE,
     wait: bool = WAIT,
     as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
@@ -176,11 +181,11 @@ def review(
     else:
         _tell_of_sentiment(language)
         found = reviewed(asked)
+    more = _of_the_inbox(subject, text, html, marketing, found["notes"])
     if files is not None:
-        said = remarks(files.parts, files.files)
         columns = ("check", "severity", "says", "next")
-        more = [dict(zip(columns, each, strict=True)) for each in said]
-        found = {**found, "notes": [*found["notes"], *more]}
+        more += [dict(zip(columns, each, strict=True)) for each in remarks(files.parts, files.files)]
+    found = {**found, "notes": [*found["notes"], *more]}
     emit(found, title=what, as_json=as_json)
     errors = sum(note["severity"] == "error" for note in found["notes"])
     say(f"{errors} errors, {len(found['notes']) - errors} warnings")
@@ -243,6 +248,21 @@ def compare(
         if prose:
             typer.echo(found["summary"])
     tell_who_wrote(model)
+
+
+def _of_the_inbox(
+    subject: str, text: str, html: str | None, marketing: bool, known: list[dict[str, str]]
+) -> list[dict[str, str]]:
+    """What filters hold against a mail, where the notes do not say it yet."""
+    from tasks.personalize.inbox import inbox
+    from workers.cli.inbox import around
+    from workers.cli.proof import sample_sender
+
+    notes = inbox(subject, text, html, around(sample_sender(), marketing))
+    said = [
+        {"check": n.check, "severity": n.severity, "says": n.says, "next": n.next} for n in notes
+    ]
+    return [each for each in said if each not in known]
 
 
 def _tell_of_sentiment(language: str) -> None:

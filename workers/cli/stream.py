@@ -7,6 +7,7 @@ import re
 import typer
 
 from tasks import names
+from workers.cli import stream_show
 from workers.cli.context import connected
 from workers.cli.render import emit, plain, say
 
@@ -21,6 +22,7 @@ KEY = typer.Argument(help="Key of a stream: marketing, transactional, or one of 
 def register(app: typer.Typer) -> None:
     """Add `dripfleet stream`."""
     app.add_typer(stream, name="stream")
+    stream_show.register(stream)
 
 
 @stream.command("list", epilog="Examples:\n\ndripfleet stream list\n\ndripfleet stream list --json")

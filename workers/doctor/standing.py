@@ -21,6 +21,7 @@ from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
 from workers.doctor import content, edge, experiments, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
+from workers.doctor.sign_ups import sign_ups
 from workers.doctor.signatures import signatures
 from workers.doctor.words import texts
 from workers.settings import FleetSettings
@@ -57,6 +58,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("content", content.jobs),
         ("webhooks", webhooks),
         ("hits", edge.hits),
+        ("sign-ups", sign_ups),
     ):
         try:
             with database.transaction() as connection:

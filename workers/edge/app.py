@@ -15,8 +15,9 @@ from starlette.types import ASGIApp
 
 from models.migrate import current, head
 from models.session import Database
+from tasks.moves.opt_in import Asker
 from tasks.moves.settings import DeliverySettings, IdentitySettings
-from workers.edge import answers, api, leaving, mails, problem
+from workers.edge import answers, api, confirming, leaving, mails, problem
 from workers.edge.callers import Callers
 from workers.edge.hits import Hits, Pen
 from workers.edge.settings import EdgeSettings
@@ -57,8 +58,10 @@ def build(
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.counter = leaving.Counter(database, settings.keys, settings.sender_name)
+        app.state.registrar = confirming.Registrar(database, settings.keys, settings.sender_name)
         app.state.callers = Callers(database, settings.edge_rate, redis_url)
-        app.state.writer = api.Writer(database, identities)
+        asker = Asker.of(identity, DeliverySettings()) if settings.edge_url else None
+        app.state.writer = api.Writer(database, identities, asker)
         app.state.post = mails.Post(database, identities, identity, DeliverySettings())
         hits.start()
         tasks = [asyncio.create_task(_write(access)), asyncio.create_task(_forget(database))]
@@ -82,6 +85,7 @@ def build(
     )
     problem.install(app)
     app.include_router(leaving.router)
+    app.include_router(confirming.router)
     app.include_router(api.router)
     app.include_router(mails.router)
 
