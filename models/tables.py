@@ -14,6 +14,7 @@ from models import (
     segment,
     sequence,
     waiting,
+    webhook,
     words,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "segment",
     "sequence",
     "waiting",
+    "webhook",
     "words",
 ]

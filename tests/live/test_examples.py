@@ -140,12 +140,12 @@ LASTING: dict[str, Lasting] = {
 }
 # Minutes each on servers of their own, or work on models, runs, ledgers and dumps that must be there
 # first: what they do is done by tests/chaos/test_catalogue.py, and in this folder by test_churn.py,
-# test_quantum_cli.py, test_evidence.py and test_quarantine.py.
+# test_quantum_cli.py, test_evidence.py, test_quarantine.py and test_webhooks.py.
 ELSEWHERE = frozenset(
     example
     for example in ALL
     if re.match(
-        "chaos .*--minutes|churn (?!features)|quantum (segment|solve)|doubt evidence|quarantine --",
+        "chaos .*--minutes|churn (?!features)|quantum (segment|solve)|doubt evidence|quarantine --|webhooks test",
         example,
     )
 )

@@ -31,6 +31,7 @@ COMMANDS = (
     "schedules",
     "stream",
     "key",
+    "webhooks",
     "subscribers",
     "events",
     "segment",

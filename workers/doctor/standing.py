@@ -22,6 +22,7 @@ from workers.beat import ticks as beat_ticks
 from workers.doctor import content, edge, experiments, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
 from workers.doctor.signatures import signatures
+from workers.doctor.webhooks import endpoints
 from workers.doctor.words import texts
 from workers.settings import FleetSettings
 
@@ -56,6 +57,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("words", texts),
         ("content", content.jobs),
         ("webhooks", webhooks),
+        ("webhook endpoints", endpoints),
         ("hits", edge.hits),
     ):
         try:
@@ -361,13 +363,13 @@ def refused_events(connection: Connection) -> Iterator[Finding]:
 
 
 def webhooks(connection: Connection) -> Iterator[Finding]:
-    """Calls that wait in the outbox: nothing delivers them in this release."""
+    """Calls of steps to a name that is no endpoint's: nobody takes them."""
     for row in outbox.waiting(connection):
         calls = f"{row.n} call{'' if row.n == 1 else 's'}"
         yield warning(
             f"webhooks to {row.target}",
             f"{calls} wait in the outbox, the oldest for {span(row.oldest)}",
-            "this release does not deliver webhooks; they are kept, and people go on meanwhile",
+            f"name who is called: `dripfleet webhooks add {row.target} https://…`; they are kept till then",
         )
 
 

@@ -23,7 +23,7 @@ from tasks.personalize.overview import overview as words_overview
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
-from workers.metrics import arrivals
+from workers.metrics import arrivals, webhooks
 from workers.metrics.process import gauge
 
 log = structlog.get_logger()
@@ -166,6 +166,7 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
         "dripfleet_fleet_sequence_paused", {(q.key,): q.paused_at is not None for q in sequences}
     )
     yield from arrivals.look(connection, now)
+    yield from webhooks.look(connection)
 
 
 def _live(now: Overview) -> Labelled:
