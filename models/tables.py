@@ -15,6 +15,7 @@ from models import (
     segment,
     sequence,
     waiting,
+    webhook,
     words,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "segment",
     "sequence",
     "waiting",
+    "webhook",
     "words",
 ]

@@ -24,6 +24,7 @@ from tasks.quantum.settings import QuantumSettings
 from tasks.send.settings import SendSettings
 from tasks.upkeep.old_words import OldWordsSettings
 from tasks.upkeep.verify import VerifySettings
+from tasks.webhooks.settings import WebhookSettings
 from tasks.wording import WordingSettings
 from workers.autoscale import AutoscaleSettings
 from workers.cli import app
@@ -38,7 +39,7 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, RedisSettings, FleetSettings, DeliverySettings, IdentitySettings,
     SendSettings, AudienceSettings, VerifySettings, MetricsSettings, ChurnSettings,
     TraceSettings, AutoscaleSettings, QuantumSettings, ModelSettings, WordingSettings,
-    EdgeSettings, OldWordsSettings,
+    EdgeSettings, OldWordsSettings, WebhookSettings,
 )  # fmt: skip
 CUSTOMERS = "months,calls,plan,left\n" + "".join(
     f"{n % 40},{n * 7 % 9},{'ab'[n % 2]},{'yes' if n * 7 % 9 + n % 40 / 10 > 7 else 'no'}\n"

@@ -91,6 +91,10 @@ DELETE FROM webhook_outbox WHERE subscriber_id = ANY(:ids) AND delivered_at IS N
 _CALLED = """
 UPDATE webhook_outbox SET payload = '{}' WHERE subscriber_id = ANY(:ids) AND payload <> '{}'
 """
+# Also what was told and is kept to be told again; that they are erased is told under our own id alone.
+_TOLD = """
+DELETE FROM webhook_delivery WHERE subscriber_id = ANY(:ids) AND type <> 'subscriber.erased'
+"""
 _DECISIONS = """
 UPDATE decision SET detail = '{}' WHERE subscriber_id = ANY(:ids) AND detail <> '{}'
 """
@@ -104,6 +108,7 @@ AGAIN: Final = {
     "decisions": text(_DECISIONS),
     "calls": text(_OUTBOX),
     "calls_made": text(_CALLED),
+    "told": text(_TOLD),
     **{
         name: text(f"DELETE FROM {table} WHERE subscriber_id = ANY(:ids)")
         for name, table in (

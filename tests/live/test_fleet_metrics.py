@@ -71,6 +71,8 @@ def arrivals(connection: Connection) -> None:
         "INSERT INTO event_news (event_id, occurred_at, recorded_at, subscriber_id, name)"
         " VALUES (1, now(), now() - interval '1 min', 1, 'x')",
         "UPDATE sequence SET draining_since = now(), drain_reason = 'over'",
+        "INSERT INTO webhook_endpoint (name, url, types, salt)"
+        " VALUES ('crm', 'https://crm.example', ARRAY['message.*'], 's')",
     ):
         connection.execute(text(statement))
     for n in (1, 1, 3):

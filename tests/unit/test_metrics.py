@@ -293,5 +293,6 @@ def test_labels_hold_nothing_that_grows_with_the_mails() -> None:
     few = {
         "task", "end", "stream", "outcome", "reason", "stage", "code", "move", "relay", "queue",
         "state", "sequence", "step", "pool", "tick", "schedule", "model", "segment", "edge",
+        "endpoint",
     }  # fmt: skip
     assert {label for family in (*PROCESS, *FLEET) for label in family.labels} == few

@@ -32,6 +32,7 @@ COMMANDS = (
     "stream",
     "key",
     "topic",
+    "webhooks",
     "subscribers",
     "events",
     "segment",

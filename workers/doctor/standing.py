@@ -23,6 +23,7 @@ from workers.doctor import content, edge, experiments, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
 from workers.doctor.sign_ups import sign_ups
 from workers.doctor.signatures import signatures
+from workers.doctor.webhooks import endpoints
 from workers.doctor.words import texts
 from workers.settings import FleetSettings
 
@@ -57,6 +58,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("words", texts),
         ("content", content.jobs),
         ("webhooks", webhooks),
+        ("webhook endpoints", endpoints),
         ("hits", edge.hits),
         ("sign-ups", sign_ups),
     ):
@@ -363,13 +365,13 @@ def refused_events(connection: Connection) -> Iterator[Finding]:
 
 
 def webhooks(connection: Connection) -> Iterator[Finding]:
-    """Calls that wait in the outbox: nothing delivers them in this release."""
+    """Calls of steps to a name that is no endpoint's: nobody takes them."""
     for row in outbox.waiting(connection):
         calls = f"{row.n} call{'' if row.n == 1 else 's'}"
         yield warning(
             f"webhooks to {row.target}",
             f"{calls} wait in the outbox, the oldest for {span(row.oldest)}",
-            "this release does not deliver webhooks; they are kept, and people go on meanwhile",
+            f"name who is called: `dripfleet webhooks add {row.target} https://…`; they are kept till then",
         )
 
 

@@ -34,6 +34,7 @@ SETTINGS = (
     "tasks.send.settings:SendSettings",
     "tasks.upkeep.old_words:OldWordsSettings",
     "tasks.upkeep.verify:VerifySettings",
+    "tasks.webhooks.settings:WebhookSettings",
     "tasks.wording:WordingSettings",
     "workers.autoscale:AutoscaleSettings",
     "workers.edge.settings:EdgeSettings",

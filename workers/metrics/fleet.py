@@ -24,7 +24,7 @@ from tasks.personalize.pace import yielding
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
-from workers.metrics import arrivals
+from workers.metrics import arrivals, webhooks
 from workers.metrics.process import gauge
 
 log = structlog.get_logger()
@@ -169,6 +169,7 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
         "dripfleet_fleet_sequence_paused", {(q.key,): q.paused_at is not None for q in sequences}
     )
     yield from arrivals.look(connection, now)
+    yield from webhooks.look(connection)
 
 
 def _live(now: Overview) -> Labelled:
