@@ -90,6 +90,7 @@ FLEET: Final = (
     Family("dripfleet_fleet_event_oldest_seconds", "gauge", (), "how long the oldest event that a sequence listens for waits to be acted upon"),
     Family("dripfleet_fleet_entry_oldest_seconds", "gauge", (), "for how long somebody's turn to come in is due, where there are places for all"),
     Family("dripfleet_fleet_sequence_draining", "gauge", ("sequence",), "1: the sequence takes nobody new"),
+    Family("dripfleet_fleet_came_back", "gauge", ("stream", "outcome", "reason"), "what came back within a day, in mails; outcome: bounced, delayed, complained, left; reason of a bounce: hard, soft, message, policy"),
 )  # fmt: skip
 """What `dripfleet metrics` says of all of it."""
 
