@@ -22,6 +22,7 @@ from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.personalize.settings import ModelSettings
 from tasks.quantum.settings import QuantumSettings
 from tasks.send.settings import SendSettings
+from tasks.track.settings import InboundSettings
 from tasks.upkeep.old_words import OldWordsSettings
 from tasks.upkeep.verify import VerifySettings
 from tasks.webhooks.settings import WebhookSettings
@@ -39,7 +40,7 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, RedisSettings, FleetSettings, DeliverySettings, IdentitySettings,
     SendSettings, AudienceSettings, VerifySettings, MetricsSettings, ChurnSettings,
     TraceSettings, AutoscaleSettings, QuantumSettings, ModelSettings, WordingSettings,
-    EdgeSettings, OldWordsSettings, WebhookSettings,
+    EdgeSettings, OldWordsSettings, InboundSettings, WebhookSettings,
 )  # fmt: skip
 CUSTOMERS = "months,calls,plan,left\n" + "".join(
     f"{n % 40},{n * 7 % 9},{'ab'[n % 2]},{'yes' if n * 7 % 9 + n % 40 / 10 > 7 else 'no'}\n"

@@ -30,6 +30,7 @@ COMMANDS = (
     "sequence",
     "schedules",
     "stream",
+    "inbound",
     "key",
     "topic",
     "webhooks",

@@ -19,7 +19,7 @@ from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
-from workers.doctor import content, edge, experiments, segment_runs
+from workers.doctor import content, edge, experiments, inbound, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
 from workers.doctor.sign_ups import sign_ups
 from workers.doctor.signatures import signatures
@@ -61,6 +61,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("webhook endpoints", endpoints),
         ("hits", edge.hits),
         ("sign-ups", sign_ups),
+        ("inbound", inbound.inbound),
     ):
         try:
             with database.transaction() as connection:

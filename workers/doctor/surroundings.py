@@ -32,6 +32,7 @@ SETTINGS = (
     "tasks.personalize.settings:ModelSettings",
     "tasks.quantum.settings:QuantumSettings",
     "tasks.send.settings:SendSettings",
+    "tasks.track.settings:InboundSettings",
     "tasks.upkeep.old_words:OldWordsSettings",
     "tasks.upkeep.verify:VerifySettings",
     "tasks.webhooks.settings:WebhookSettings",

@@ -94,6 +94,7 @@ FLEET: Final = (
     Family("dripfleet_fleet_webhooks", "gauge", ("endpoint", "state"), "what an endpoint has not been told; state: waiting, dead"),
     Family("dripfleet_fleet_webhook_oldest_seconds", "gauge", ("endpoint",), "how long the oldest thing waits that an endpoint is to be told"),
     Family("dripfleet_fleet_webhook_stands", "gauge", ("endpoint", "state"), "1: the endpoint stands so; state: good, failing, paused, disabled"),
+    Family("dripfleet_fleet_came_back", "gauge", ("stream", "outcome", "reason"), "what came back within a day, in mails; outcome: bounced, delayed, complained, left; reason of a bounce: hard, soft, message, policy"),
 )  # fmt: skip
 """What `dripfleet metrics` says of all of it."""
 

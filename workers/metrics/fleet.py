@@ -21,6 +21,7 @@ from tasks.names import POOLS, QUEUE_OF
 from tasks.personalize import report as words
 from tasks.personalize.overview import overview as words_overview
 from tasks.personalize.pace import yielding
+from tasks.upkeep import returned
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
@@ -170,6 +171,10 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
     )
     yield from arrivals.look(connection, now)
     yield from webhooks.look(connection)
+    told: Labelled = {}
+    for s in streams:
+        told[s.key, "complained", ""] = told[s.key, "bounced", "hard"] = 0
+    yield gauge("dripfleet_fleet_came_back", told | dict(returned.of_the_last_day(connection)))
 
 
 def _live(now: Overview) -> Labelled:
