@@ -37,6 +37,11 @@ class SendSettings(MailTokens, BaseSettings):
         "",
         description="DOMAIN/SELECTOR=FILE, several parted by blanks; `relay` where the relay signs",
     )
+    mx_lookups: bool = Field(
+        True,
+        description="whether the MX records of a recipient's domain tell whose limits hold for it;"
+        " asked only where a relay has limits",
+    )
     journal_dir: Path = Field(Path("var/journals"), description="on a local disk of this machine")
     region: str = Field(
         "",

@@ -39,6 +39,10 @@ class Room(Protocol):
         """Room that was not used."""
         ...
 
+    def put_off(self, relay: str, address: str) -> tuple[str, float] | None:
+        """Why, and for how many seconds, a mail to this address is not made now."""
+        ...
+
     def submit(self, relay: str, mails: Sequence[Mail]) -> None:
         """Hand mails over."""
         ...
@@ -141,6 +145,7 @@ class _Batch:
         unfit = [row for row in self._left.values() if row.unfit]
         if unfit:
             self._refuse(unfit)
+        self._put_off()
         fit = list(self._left.values())
         ready: list[Mail] = []
         spent, began, drawn = 0.0, boottime(), trace.spans.now()
@@ -189,6 +194,20 @@ class _Batch:
         finally:
             for row in list(self._left.values()):
                 self._end(row, "given_back", "fault_of_ours")
+
+    def _put_off(self) -> None:
+        """Give back, before anything is made of it, what its domain would not be given now."""
+        back = [
+            release.Returned(row.id, row.epoch, *off)
+            for row in self._left.values()
+            if (off := self._loop.put_off(self._stream.relay, row.address)) is not None
+        ]
+        if not back:
+            return
+        with self._database.transaction() as connection:
+            release.give_back(connection, back, self._loop.owner, self._delivery)
+        for each in back:
+            self._end(self._left[each.id], "given_back", each.reason)
 
     def _refuse(self, rows: list[Claimed]) -> None:
         with self._database.transaction() as connection:
