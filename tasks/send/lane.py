@@ -35,6 +35,9 @@ from tasks.send.transport import Connection, boottime
 log = structlog.get_logger()
 
 PATIENCE = 2.0  # seconds that an announced mail waits for the reply to the dot before it
+FAILURES = (
+    3  # openings that failed one after the other, after which nobody is sent there for a while
+)
 RETRIES_HERE = 2  # a connection that the relay let go of is no fault of the mail on it
 
 
@@ -144,6 +147,11 @@ class Lane:
     def open(self) -> bool:
         """Whether it takes mails now."""
         return boottime() >= self.closed_until
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether it was closed because nobody got in, and nobody has got in since."""
+        return self._failures >= FAILURES
 
     @property
     def connected(self) -> int:
@@ -367,20 +375,24 @@ class Lane:
         self._slow[domain] = now + self._domain_rest
 
     def _unreachable(self, mail: Mail, outcome: NotSent) -> None:
-        back = GiveBack("relay_unreachable", self._away, outcome.stage, outcome.code)
-        self._cycles.settle(mail, back)
+
+        def back(mail: Mail) -> GiveBack:
+            away = 0.0 if mail.elsewhere else self._away
+            return GiveBack("relay_unreachable", away, outcome.stage, outcome.code)
+
+        self._cycles.settle(mail, back(mail))
         if outcome.kind is Kind.STREAM_FAULT:
             self._cycles.stream_fault(mail.stream, outcome.cause)
             return
         self._failures += 1
-        if self._failures < 3:
+        if self._failures < FAILURES:
             return
         # Nobody gets in: do not hold what another machine could send.
-        pause = min(self._away, 2.0 ** min(self._failures - 3, 10))
+        pause = min(self._away, 2.0 ** min(self._failures - FAILURES, 10))
         self.closed_until = boottime() + pause
         if not self._told:
             # Once, until it is over: every connection meets the same closed door.
             self._told = True
             log.warning("relay_unreachable", relay=str(self.relay), cause=outcome.cause)
         for queued in self.take_back():
-            self._cycles.settle(queued, back)
+            self._cycles.settle(queued, back(queued))

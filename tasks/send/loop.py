@@ -111,6 +111,20 @@ class DeliveryLoop:
         if self._fault is not None:
             raise self._fault
 
+    def takes(self, relay: str) -> bool:
+        """Whether this relay takes mails now: it is not paused, and its lane not closed.
+
+        Raises:
+            Misconfigured: this process knows no relay of that name.
+        """
+        if relay not in self._relays:
+            raise Misconfigured(
+                f"a stream names the relay {relay!r}, which this worker does not know; set"
+                f" DRIPFLEET_SMTP_URL_{relay.upper()} and restart it"
+            )
+        lane = self._lanes.get(relay)
+        return (lane is None or lane.open) and not self._paused(relay)
+
     def reserve(self, relay: str, n: int, wait: float = 1.0) -> int:
         """Room for up to `n` rows, to be claimed now.
 
@@ -125,15 +139,12 @@ class DeliveryLoop:
         Raises:
             Misconfigured: this process knows no relay of that name.
         """
-        if relay not in self._relays:
-            raise Misconfigured(
-                f"a stream names the relay {relay!r}, which this worker does not know; set"
-                f" DRIPFLEET_SMTP_URL_{relay.upper()} and restart it"
-            )
         with self._room:
-            lane = self._lanes.get(relay)
-            if (lane is not None and not lane.open) or self._paused(relay):
+            if not self.takes(relay):
                 return 0
+            lane = self._lanes.get(relay)
+            if lane is not None and lane.on_trial:
+                n = 1  # one mail finds out whether it lets us in again
             self._room.wait_for(lambda: self.draining or self._free() > 0, wait)
             if self.draining:
                 return 0

@@ -6,6 +6,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -16,6 +17,7 @@ from tasks.crashpoint import reached
 from tasks.moves import doubt, release
 from tasks.moves.claim import Claimed, claim, keep_content, renew
 from tasks.moves.settings import DeliverySettings
+from tasks.send import route
 from tasks.send.mail import Mail, Ticket
 from tasks.send.prepare import Changed, Dangerous, Prepared, Preparer, Stream, Unsendable
 from tasks.send.transport import boottime
@@ -30,6 +32,10 @@ class Room(Protocol):
     """What the store asks of the delivery loop."""
 
     owner: str
+
+    def takes(self, relay: str) -> bool:
+        """Whether this relay takes mails now."""
+        ...
 
     def reserve(self, relay: str, n: int) -> int:
         """Room for up to n rows."""
@@ -79,8 +85,10 @@ class Store:
             What to wait on; None where the loop has no room, or nothing is due.
         """
         stream = self._preparer.stream(stream_key)
-        granted = self._loop.reserve(stream.relay, n)
-        if not granted:
+        ways = route.parse(stream.relay)
+        chosen = route.choose(ways, self._loop.takes)
+        granted = 0 if chosen is None else self._loop.reserve(chosen, n)
+        if chosen is None or not granted:
             return None
         began, drawn = boottime(), trace.spans.now()
         try:
@@ -94,7 +102,8 @@ class Store:
         trace.spans.claimed(stream_key, rows, drawn)
         if not rows:
             return None
-        batch = _Batch(self, stream, rows, began)
+        batch = _Batch(self, replace(stream, relay=chosen), rows, began)
+        batch.elsewhere = len(ways) > 1
         try:
             batch.run()
         finally:
@@ -140,6 +149,7 @@ class _Batch:
         self._delivery = store._delivery
         self._stream = stream
         self._left = {row.id: row for row in rows}
+        self.elsewhere = False
 
     def run(self) -> None:
         unfit = [row for row in self._left.values() if row.unfit]
@@ -257,6 +267,7 @@ class _Batch:
                 )
         for mail in mails:
             mail.leased_at = self._leased_at
+            mail.elsewhere = self.elsewhere
             del self._left[mail.id]
         reached("mails.prepared")
         self._loop.submit(self._stream.relay, mails)

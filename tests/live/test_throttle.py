@@ -20,6 +20,7 @@ from tests.live.fleet import Fleet, eventually
 from workers.cli import main
 from workers.cli.render import ExitCode
 from workers.embedded.faults import Faults
+from workers.embedded.launch import free_port
 from workers.embedded.sink import in_thread
 
 
@@ -157,6 +158,34 @@ def test_a_slow_domain_is_put_off_costs_no_attempt_and_holds_up_nobody(
         # Within seconds the worker has read that it is off.
         eventually(all_sent, 20)
         assert len(sink.lines()) == 80
+        fleet.service.loop.join(10)
+
+
+def test_where_one_relay_lets_nobody_in_the_spare_one_takes_over_and_back(
+    database: Database, tmp_path: Path, short_durations: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIPFLEET_DATABASE_URL", database.url)
+    port = free_port()
+    monkeypatch.setenv("DRIPFLEET_SMTP_URL_MAIN", f"smtp://127.0.0.1:{port}")
+    assert main(["stream", "set", "marketing", "--relay", "main=1,default=0"]) == ExitCode.OK
+    assert main(["stream", "set", "marketing", "--relay", "main=x"]) == ExitCode.USAGE
+    with in_thread(tmp_path / "mail", faults=Faults()) as spare:
+        fleet = Fleet(database, spare, tmp_path)
+        fleet.enrolled(40)
+        fleet.send()
+        eventually(lambda: fleet.send() == {} and fleet.states() == {"sent": 40})
+        assert len(spare.lines()) == 40
+        assert fleet.one("SELECT sum(attempts) AS n FROM message").n == 40
+        assert fleet.service.loop.gauges().closed_for["main"] >= 0
+        # It is there again: one mail finds out, and the others follow.
+        with in_thread(tmp_path / "back", port=port) as back:
+            people = seeds.subscribers(database, 40, domain="later.example.com")
+            seeds.enroll(database, "one-mail", people)
+            fleet.scan()
+            eventually(lambda: fleet.service.loop.gauges().closed_for["main"] == 0)
+            fleet.send()
+            eventually(lambda: fleet.send() == {} and fleet.states() == {"sent": 80})
+            assert len(back.lines()) + len(spare.lines()) == 80 and back.lines()
         fleet.service.loop.join(10)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from tasks.send import domains, mx
+from tasks.errors import Misconfigured
+from tasks.send import domains, mx, route
 from tasks.send.buckets import Ask, Grant
 from tasks.send.lane import Lane
 from tasks.send.limits import Allowed, Limit, WarmUp
 from tasks.send.mail import Mail, Ticket
-from tasks.send.outcome import Accepted, Deferred, NotSent, Refused, Stage
+from tasks.send.outcome import Accepted, Deferred, Refused
 from tasks.send.pace import Pace
 from tasks.send.relay import Relay
 from tasks.send.reply import RawReply, Reply
@@ -285,6 +286,25 @@ def test_what_was_announced_or_reserved_is_there_to_be_taken_back(run: Run, tmp_
     run(talk())
 
 
-def test_a_refusal_before_the_dot_slows_down_too() -> None:
-    reply = said("451 4.7.500 Server busy")
-    assert slows(NotSent(Stage.RCPT, reply).reply)
+# Several relays
+
+
+def test_a_stream_with_several_relays_goes_by_weight_past_those_that_are_closed() -> None:
+    ways = route.parse("main=3, second=1,spare=0")
+    assert ways == (("main", 3), ("second", 1), ("spare", 0))
+
+    def drawn(closed: set[str]) -> list[str | None]:
+        return [
+            route.choose(ways, lambda name: name not in closed, lambda at=at: at)  # type: ignore[misc]
+            for at in (0.0, 0.74, 0.76, 0.999)
+        ]
+
+    assert drawn(set()) == ["main", "main", "second", "second"]
+    assert drawn({"main"}) == ["second"] * 4
+    assert drawn({"main", "second"}) == ["spare"] * 4
+    assert drawn({"main", "second", "spare"}) == [None] * 4
+    assert route.parse("default") == (("default", 1),)
+    for wrong in ("", "Main", "a=1,a=2", "a=-1", "a b"):
+        with pytest.raises(Misconfigured, match="expected such as"):
+            route.parse(wrong)
+    assert route.names("A!") == ["A!"]

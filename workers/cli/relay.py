@@ -48,7 +48,7 @@ def list_(as_json: bool = typer.Option(False, "--json", help="JSON on a terminal
     """
     from sqlalchemy import text
 
-    from tasks.send import limits
+    from tasks.send import limits, route
 
     with connected(redis=True) as services:
         with services.database.snapshot() as connection:
@@ -60,7 +60,7 @@ def list_(as_json: bool = typer.Option(False, "--json", help="JSON on a terminal
             ).scalar_one()
         users: dict[str, list[str]] = {}
         for row in streams:
-            for name in _names_of(row.relay):
+            for name in route.names(row.relay):
                 users.setdefault(name, []).append(row.key)
         names = sorted({*users, *allowed})
         paces = _paces(services, names)
@@ -264,10 +264,6 @@ def _checked(key: str, domains: str) -> str:
         say(f"{group} belongs to the group {meant}, whose limit this is")
         return meant
     return group
-
-
-def _names_of(relays: str) -> list[str]:
-    return [relays]
 
 
 def _days(plan: WarmUp) -> str:

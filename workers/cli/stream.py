@@ -64,7 +64,8 @@ def resume(key: str = KEY) -> None:
 @stream.command(
     "set",
     epilog="Examples:\n\ndripfleet stream set marketing --region eu\n\n"
-    "dripfleet stream set marketing --no-region\n\ndripfleet stream set marketing --track all",
+    "dripfleet stream set marketing --no-region\n\ndripfleet stream set marketing --track all\n\n"
+    "dripfleet stream set marketing --relay default",
 )
 def set_(
     key: str = KEY,
@@ -78,13 +79,24 @@ def set_(
         help="none, clicks, opens or all: whether its mails tell by links and a pixel that they were"
         " read; needs DRIPFLEET_EDGE_URL.",
     ),
+    relay: str | None = typer.Option(
+        None,
+        help="Its relays: one, or several with weights, such as main=3,spare=0 (NAME of"
+        " DRIPFLEET_SMTP_URL_NAME in small letters); a weight of 0: where the others are closed.",
+    ),
 ) -> None:
-    """Say from which region a stream is sent, or whether it is tracked; it holds from the next claim on.
+    """Say from which region and through which relays a stream is sent, or whether it is tracked.
 
-    First start workers there (`dripfleet worker send --region eu`), which know the stream's relay.
+    It holds from the next claim on. First start workers there (`dripfleet worker send --region eu`),
+    which know the stream's relays.
     """
-    if [region is not None, no_region, track is not None].count(True) != 1:
-        raise typer.BadParameter("expected one of --region NAME, --no-region or --track WHAT")
+    if [region is not None, no_region, track is not None, relay is not None].count(True) != 1:
+        raise typer.BadParameter(
+            "expected one of --region NAME, --no-region, --track WHAT or --relay NAMES"
+        )
+    if relay is not None:
+        _relay(key, relay)
+        return
     if track is not None:
         _track(key, track)
         return
@@ -124,6 +136,28 @@ def dkim(as_json: bool = typer.Option(False, "--json", help="JSON on a terminal 
     emit(rows, columns=["name", "type", "value"], title="DNS records", as_json=as_json)
     if not rows:
         say("DRIPFLEET_DKIM_KEYS names no key; it takes DOMAIN/SELECTOR=FILE, parted by blanks")
+
+
+def _relay(key: str, relays: str) -> None:
+    from sqlalchemy import update
+
+    from models.sequence import Stream
+    from tasks.errors import Misconfigured
+    from tasks.send import route
+
+    try:
+        ways = route.parse(relays)
+    except Misconfigured as fault:
+        raise typer.BadParameter(str(fault), param_hint="--relay") from None
+    said = ",".join(name if len(ways) == 1 else f"{name}={weight}" for name, weight in ways)
+    with connected() as services, services.database.transaction() as connection:
+        _require(connection, key)
+        connection.execute(update(Stream).where(Stream.key == key).values(relay=said))
+    say(f"stream {key}: is sent through {said}, from the next claim on")
+    unknown = [name for name, _ in ways if name != "default"]
+    if unknown:
+        urls = ", ".join(f"DRIPFLEET_SMTP_URL_{name.upper()}" for name in unknown)
+        say(f"its send workers need {urls}", style="yellow")
 
 
 def _track(key: str, what: str) -> None:
