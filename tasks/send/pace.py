@@ -28,6 +28,7 @@ import structlog
 
 from tasks.moves.put_off import FULL, RESTING, THROTTLED, UNASKED
 from tasks.send.buckets import Ask, Grant
+from tasks.send.domains import EACH, NAMES
 from tasks.send.limits import NOTHING, Allowed, Limit
 from tasks.send.mail import Mail
 from tasks.send.outcome import Accepted, Outcome
@@ -97,6 +98,13 @@ class _Group:
     again: bool = False  # a question is planned
 
     @property
+    def label(self) -> str:
+        """What it is called where names must be few."""
+        if self.limit.domains != EACH:
+            return self.limit.domains
+        return self.name if self.name in NAMES else "other"
+
+    @property
     def free(self) -> bool:
         return self.share is None or self.under_way < self.share
 
@@ -119,10 +127,16 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A group of one relay as this process sees it; `rate` None: nothing limits it."""
+    """A group of one relay as this process sees it.
+
+    `label`: a name of ours or of the operator's; domains without one share `other`. `rate` None:
+    nothing limits it, or nobody has said yet what it is; `ceiling` in mails a minute too.
+    """
 
     group: str
+    label: str
     rate: float | None
+    ceiling: float | None
     aside: int
     under_way: int
     closed_for: float
@@ -302,7 +316,9 @@ class Pace:
         return [
             Standing(
                 group.name,
+                group.label,
                 group.rate,
+                group.limit.per_minute,
                 len(group.aside),
                 group.under_way,
                 max(0.0, group.closed_until - now),
