@@ -30,6 +30,7 @@ COMMANDS = (
     "sequence",
     "schedules",
     "stream",
+    "relay",
     "inbound",
     "key",
     "topic",

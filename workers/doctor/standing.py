@@ -19,7 +19,7 @@ from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
-from workers.doctor import content, edge, experiments, inbound, segment_runs
+from workers.doctor import content, edge, experiments, inbound, relays, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
 from workers.doctor.sign_ups import sign_ups
 from workers.doctor.signatures import signatures
@@ -45,6 +45,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("entries", entries),
         ("paused", paused),
         ("draining", draining),
+        ("relays", relays.relays),
         ("doubts", doubts),
         ("quarantine", quarantined),
         ("transactions", transactions),

@@ -49,6 +49,9 @@ PROCESS: Final = (
     Family("dripfleet_journal_torn", "gauge", (), "1: the journal takes no line, so no dot is written"),
     Family("dripfleet_relay_connections", "gauge", ("relay",), "SMTP connections that stand"),
     Family("dripfleet_relay_closed_seconds", "gauge", ("relay",), "how long this relay is left alone still, because it let nobody in"),
+    Family("dripfleet_relay_domains_rate", "gauge", ("relay", "domains"), "mails a minute that a limited group of domains is given now, by all workers; other: the slowest of those without a name"),
+    Family("dripfleet_relay_domains_share", "gauge", ("relay", "domains"), "that rate by its ceiling: 1 is all that was asked for, little means that the domain asks us to slow down"),
+    Family("dripfleet_relay_domains_resting_seconds", "gauge", ("relay", "domains"), "how long this process sends a limited group of domains nothing still"),
 )  # fmt: skip
 """What a worker process says of itself; prometheus-client adds `process_*` (memory, CPU, files)."""
 
