@@ -184,7 +184,9 @@ def review(
     more = _of_the_inbox(subject, text, html, marketing, found["notes"])
     if files is not None:
         columns = ("check", "severity", "says", "next")
-        more += [dict(zip(columns, each, strict=True)) for each in remarks(files.parts, files.files)]
+        more += [
+            dict(zip(columns, each, strict=True)) for each in remarks(files.parts, files.files)
+        ]
     found = {**found, "notes": [*found["notes"], *more]}
     emit(found, title=what, as_json=as_json)
     errors = sum(note["severity"] == "error" for note in found["notes"])
