@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -78,7 +78,12 @@ GROUP BY t.id, t.step_id HAVING count(*) = count(t.due_at)
 ORDER BY max(t.due_at) LIMIT :n
 """)
 
-PROMPT = text("SELECT p.sha256 FROM prompt p WHERE p.name = :name")
+# A prompt, and the same in its other locales.
+PROMPT = text("""
+SELECT p.name, p.sha256 FROM prompt p
+WHERE p.name = :name OR p.name IN (
+    SELECT q.name || '/' || l FROM prompt q, unnest(q.locales) l WHERE q.name = :name)
+""")
 SOURCE = text("SELECT s.source FROM prompt_source s WHERE s.sha256 = :sha256")
 
 # One row a text, in the order of keys as everywhere, and one for each mail that it is asked for. A text
@@ -267,7 +272,9 @@ class Asker:
             prompt = prompts[personal.prompt] if personal is not None else None
             if personal is None or prompt is None:
                 continue
-            told = _told(personal, prompt, facts.get(row.subscriber_id))
+            about = facts.get(row.subscriber_id)
+            prompt = prompt.of(about.subscriber.get("locale")) if about is not None else prompt
+            told = _told(personal, prompt, about)
             if leading:
                 standing = standings.get(row.id, {})
                 arms = word_arms.arms_of(row.sequence_key, leading, row.subscriber_id, standing)
@@ -304,11 +311,18 @@ class Asker:
         return trials.standings(connection, rows, versions)
 
     def _published(self, connection: Connection, name: str) -> Prompt | None:
-        found = connection.execute(PROMPT, {"name": name}).scalar_one_or_none()
-        if found is None:
+        hashes = {row.name: bytes(row.sha256) for row in connection.execute(PROMPT, {"name": name})}
+        if name not in hashes:
             log.error("prompt_missing", prompt=name, next="publish its sequence again")
             return None
-        sha256 = bytes(found)
+        made = self._prompt(connection, hashes.pop(name))
+        others = {
+            other.removeprefix(f"{name}/"): self._prompt(connection, sha256)
+            for other, sha256 in hashes.items()
+        }
+        return replace(made, translations=others) if others else made
+
+    def _prompt(self, connection: Connection, sha256: bytes) -> Prompt:
         if sha256 not in self._known_prompts:
             source = connection.execute(SOURCE, {"sha256": sha256}).scalar_one()
             self._known_prompts[sha256] = Prompt.from_json(source)
@@ -374,7 +388,8 @@ def _lead(place: Place) -> dt.timedelta:
 
 def _needs(personal: Personalize, prompt: Prompt | None) -> Needs:
     if personal.segment is not None:
-        return Needs(segments=frozenset({personal.segment}))
+        spoken = prompt is not None and bool(prompt.translations)
+        return Needs(segments=frozenset({personal.segment}), subscriber=spoken)
     return prompt.needs if prompt is not None else Needs()
 
 
