@@ -29,7 +29,8 @@ from tasks.personalize.work import Writer
 from tasks.send.dossier import dossier
 from tasks.send.render import Bundle
 from tasks.sequence.prompts import publish_prompts
-from tasks.sequence.words import Asker, at_hand, work_of
+from tasks.sequence.words import Asker, work_of
+from tasks.sequence.words_at_hand import at_hand
 from tests.live import seeds
 from tests.live.fleet import Fleet, eventually
 from workers.doctor.words import texts as doctor_words

@@ -1,0 +1,65 @@
+"""What there is of a model's words when a mail is handed over; nobody waits for it here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
+
+from sqlalchemy import Connection, text
+
+from schedules.definition import SendStep, Sequence
+from tasks.sequence import word_arms
+from tasks.sequence.planned import Words
+
+# A text that is merely not there yet has a reason too, while words stand back for mails that wait.
+AT_HAND = text("""
+SELECT a.enrollment_id, a.step_id, w.state, w.slots, w.told,
+    coalesce(w.why, CASE WHEN y.one THEN 'yielded_to_sends' END) AS why
+FROM asked a JOIN wording w ON w.key = a.key
+LEFT JOIN word_yield y ON y.seen_at > clock_timestamp() - interval '10 seconds'
+WHERE a.enrollment_id = ANY(CAST(:ids AS bigint[]))
+""")
+USED = text("""
+WITH gone AS (
+    DELETE FROM asked a
+    USING unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[])) AS r (id, step_id)
+    WHERE a.enrollment_id = r.id AND a.step_id = r.step_id)
+INSERT INTO word_count AS c (sequence_key, step_id, shard, outcome, n)
+SELECT r.sequence_key, r.step_id, pg_backend_pid(), r.outcome, count(*)
+FROM unnest(CAST(:sequences AS text[]), CAST(:steps AS text[]), CAST(:outcomes AS text[]))
+     AS r (sequence_key, step_id, outcome)
+GROUP BY 1, 2, 4 ORDER BY 1, 2, 4
+ON CONFLICT (sequence_key, step_id, shard, outcome) DO UPDATE SET n = c.n + excluded.n
+""")
+
+
+def at_hand(
+    connection: Connection, asked: Iterable[tuple[int, Sequence]]
+) -> dict[int, dict[str, Words]]:
+    """What there is of words for enrollments, by step; only of sequences that ask for any."""
+    ids = [
+        enrollment
+        for enrollment, sequence in asked
+        if any(isinstance(step, SendStep) and step.personalize for step in sequence.steps)
+    ]
+    found: dict[int, dict[str, Words]] = {}
+    for row in connection.execute(AT_HAND, {"ids": ids}) if ids else ():
+        words = Words(None, row.why or "not_ready")
+        if row.state == "ready":
+            words = Words(row.slots, arms=word_arms.read(row.told))
+        found.setdefault(row.enrollment_id, {})[row.step_id] = words
+    return found
+
+
+def used(connection: Connection, mails: Seq[tuple[int, str, str, Words]]) -> None:
+    """Count whose words mails were handed over with: (enrollment, sequence, step, words)."""
+    if mails:
+        connection.execute(
+            USED,
+            {
+                "ids": [mail[0] for mail in mails],
+                "sequences": [mail[1] for mail in mails],
+                "steps": [mail[2] for mail in mails],
+                "outcomes": [mail[3].reason for mail in mails],
+            },
+        )
