@@ -24,7 +24,7 @@ from schedules.expression import Needs
 from schedules.personal import Personalize
 from schedules.prompt import SEGMENT, Prompt
 from tasks import names
-from tasks.moves.wake import wake
+from tasks.moves.wake import wake_at_once
 from tasks.sequence import known, trials, word_arms
 from tasks.sequence.planned import Standing
 from tasks.sequence.word_places import Place, places
@@ -233,8 +233,9 @@ class Asker:
         ids, steps, keys = zip(*asked, strict=True)
         columns |= {"ids": list(ids), "steps": list(steps), "asked": list(keys)}
         stand = connection.execute(WANT, columns).all()
-        if decided := [bytes(row.key) for row in stand if row.state != "wanted"]:
-            wake(connection, decided)
+        decided = {bytes(row.key) for row in stand if row.state != "wanted"}
+        if there := [(id_, step) for id_, step, key in asked if key in decided]:
+            wake_at_once(connection, there)
 
     def _standings(self, connection: Connection, rows: Seq[Any]) -> dict[int, dict[str, Standing]]:
         versions = {row.id: self._known[row.sequence_key, row.sequence_version] for row in rows}
