@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from schedules.definition import SendStep, Sequence
+from schedules.locales import choose
 from tasks.sequence import word_arms
 from tasks.sequence.planned import Words
 
 # A text that is merely not there yet has a reason too, while words stand back for mails that wait.
 AT_HAND = text("""
-SELECT a.enrollment_id, a.step_id, w.state, w.slots, w.told,
+SELECT a.enrollment_id, a.step_id, w.state, w.slots, w.told, w.prompt, s.locale, r.prompt AS asks,
+    coalesce(p.locales, '{}') AS locales,
     coalesce(w.why, CASE WHEN y.one THEN 'yielded_to_sends' END) AS why
-FROM asked a JOIN wording w ON w.key = a.key
+FROM unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[]), CAST(:prompts AS text[]))
+     AS r (id, step_id, prompt)
+JOIN asked a ON a.enrollment_id = r.id AND a.step_id = r.step_id
+JOIN wording w ON w.key = a.key
+JOIN enrollment e ON e.id = a.enrollment_id JOIN subscriber s ON s.id = e.subscriber_id
+LEFT JOIN prompt p ON p.name = r.prompt
 LEFT JOIN word_yield y ON y.seen_at > clock_timestamp() - interval '10 seconds'
-WHERE a.enrollment_id = ANY(CAST(:ids AS bigint[]))
 """)
 USED = text("""
 WITH gone AS (
@@ -37,18 +44,32 @@ def at_hand(
     connection: Connection, asked: Iterable[tuple[int, Sequence]]
 ) -> dict[int, dict[str, Words]]:
     """What there is of words for enrollments, by step; only of sequences that ask for any."""
-    ids = [
-        enrollment
+    asking = [
+        (enrollment, step.id, step.personalize.prompt)
         for enrollment, sequence in asked
-        if any(isinstance(step, SendStep) and step.personalize for step in sequence.steps)
+        for step in sequence.steps
+        if isinstance(step, SendStep) and step.personalize
     ]
+    if not asking:
+        return {}
+    ids, steps, prompts = zip(*asking, strict=True)
+    values = {"ids": list(ids), "steps": list(steps), "prompts": list(prompts)}
     found: dict[int, dict[str, Words]] = {}
-    for row in connection.execute(AT_HAND, {"ids": ids}) if ids else ():
-        words = Words(None, row.why or "not_ready")
-        if row.state == "ready":
-            words = Words(row.slots, arms=word_arms.read(row.told))
-        found.setdefault(row.enrollment_id, {})[row.step_id] = words
+    for row in connection.execute(AT_HAND, values):
+        found.setdefault(row.enrollment_id, {})[row.step_id] = _words(row)
     return found
+
+
+def _words(row: Any) -> Words:
+    if row.state != "ready":
+        return Words(None, row.why or "not_ready")
+    locale = choose(row.locales, row.locale)
+    meant = f"{row.asks}/{locale}" if locale else row.asks
+    # Of the same prompt, in another locale than theirs is by now: the mail is not in that language. An
+    # edit that gave the step another prompt takes away no words.
+    if row.prompt != meant and f"{row.prompt}/".startswith(f"{row.asks}/"):
+        return Words(None, "other_language")
+    return Words(row.slots, arms=word_arms.read(row.told))
 
 
 def used(connection: Connection, mails: Seq[tuple[int, str, str, Words]]) -> None:

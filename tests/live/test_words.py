@@ -271,6 +271,9 @@ def test_words_are_asked_for_in_the_language_of_the_mail_that_somebody_gets(flee
         connection.execute(
             text("UPDATE subscriber SET locale = 'de-AT' WHERE id = :id"), {"id": ids[0]}
         )
+        connection.execute(
+            text("UPDATE subscriber SET locale = 'en' WHERE id = ANY(:ids)"), {"ids": ids[1:]}
+        )
     assert fleet.asker.ask() == 3
     asked = _rows(fleet.database, "SELECT prompt, asks FROM wording ORDER BY 1")
     assert [tuple(row) for row in asked] == [(NAME, 2), (f"{NAME}/de", 1)]
@@ -278,9 +281,14 @@ def test_words_are_asked_for_in_the_language_of_the_mail_that_somebody_gets(flee
         maker = writer(fleet.database, model.url)
         assert maker.work() == {"ready": 2, "failed": 0, "later": 0}
         maker.close()
+    with fleet.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE subscriber SET locale = 'de' WHERE id = :id"), {"id": ids[1]}
+        )
     fleet.scan()
     fleet.send()
     assert "Wir haben dich vermisst" in fleet.subjects()
+    assert fleet.counts() == {"model": 2, "other_language": 1}
 
 
 def test_what_message_show_renders_is_the_mail_with_its_words(fleet: Words) -> None:
