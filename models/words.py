@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, BigInt
@@ -25,13 +25,17 @@ class PromptSource(Base):
 
 
 class Prompt(Base):
-    """The version of a prompt that texts are made from now, and for how long they are kept."""
+    """The version of a prompt that texts are made from now, and for how long they are kept.
+
+    `locales`: those for which there is another, named ``NAME/LOCALE``.
+    """
 
     __tablename__ = "prompt"
     name: Mapped[str] = mapped_column(primary_key=True)
     sha256: Mapped[bytes] = mapped_column(ForeignKey("prompt_source.sha256"))
     published_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     keep_days: Mapped[int | None]
+    locales: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
 
 
 class WordBatch(Base):

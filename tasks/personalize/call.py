@@ -1,4 +1,4 @@
-"""One call of a model for one text: what it is sent, and what comes of the reply; pure but for the log."""
+"""One call of a model for one text: what it is sent, and what comes of the reply."""
 
 from __future__ import annotations
 

@@ -152,8 +152,9 @@ class Writer:
             self._pace.worked(time.monotonic() - began)
 
     def _ask(self, call: Call, held: Reservation) -> Came:
+        client = self._client()  # made once: its imports are no work of a text
         began = time.thread_time()
-        reply = self._client().ask(call.wanted.model, call.messages, call.form)
+        reply = client.ask(call.wanted.model, call.messages, call.form)
         reached("personalize.answered")
         came = came_of(call, held, reply, self._settings.retries)
         self._pace.worked(time.thread_time() - began)

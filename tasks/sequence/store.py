@@ -18,7 +18,7 @@ from tasks.moves import plan as moves
 from tasks.moves import update
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
-from tasks.sequence import meanwhile, outbox, trials, words
+from tasks.sequence import meanwhile, outbox, trials, words_at_hand
 from tasks.sequence.batch import Batch, put_off
 from tasks.sequence.engine import (
     Exit,
@@ -130,7 +130,7 @@ class Planner:
             outbox.write(connection, batch.calls)
             trials.write(connection, batch.assigned)
             done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
-            words.used(connection, batch.worded)
+            words_at_hand.used(connection, batch.worded)
             reached("plan.written")
         reached("plan.committed")
         trace.spans.handed_off(batch.messages, drawn)

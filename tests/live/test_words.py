@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email.header import decode_header, make_header
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from tasks.personalize.work import Writer
 from tasks.send.dossier import dossier
 from tasks.send.render import Bundle
 from tasks.sequence.prompts import publish_prompts
-from tasks.sequence.words import Asker, at_hand, work_of
+from tasks.sequence.words import Asker, work_of
+from tasks.sequence.words_at_hand import at_hand
 from tests.live import seeds
 from tests.live.fleet import Fleet, eventually
 from workers.doctor.words import texts as doctor_words
@@ -256,6 +258,37 @@ def test_arms_of_an_experiment_share_no_text_that_is_made_per_segment(fleet: Wor
     )
     assert {row.arm: row.n for row in stands} == asks and sum(asks.values()) == 30
     assert fleet.send()["sent"] == 30 and fleet.counts() == {"model": 30}
+
+
+def test_words_are_asked_for_in_the_language_of_the_mail_that_somebody_gets(fleet: Words) -> None:
+    ids = fleet.people(3, ONE.replace("LEAD", "30m"), orders=3)
+    german = "{subject: Wir haben dich vermisst, opening: Wir freuen uns auf dich.}"
+    prompt = PROMPT[: PROMPT.index("variants")].replace("language: en", "language: de")
+    other = loads_prompt(f"{prompt}variants: [{german}]\n", f"{NAME}/de", "words.yaml")
+    made = replace(loads_prompt(PROMPT, NAME, "words.yaml"), translations={"de": other})
+    with fleet.database.transaction() as connection:
+        publish_prompts(connection, loads(ONE.replace("LEAD", "30m"), "x.yaml"), {NAME: made})
+        connection.execute(
+            text("UPDATE subscriber SET locale = 'de-AT' WHERE id = :id"), {"id": ids[0]}
+        )
+        connection.execute(
+            text("UPDATE subscriber SET locale = 'en' WHERE id = ANY(:ids)"), {"ids": ids[1:]}
+        )
+    assert fleet.asker.ask() == 3
+    asked = _rows(fleet.database, "SELECT prompt, asks FROM wording ORDER BY 1")
+    assert [tuple(row) for row in asked] == [(NAME, 2), (f"{NAME}/de", 1)]
+    with in_thread() as model:
+        maker = writer(fleet.database, model.url)
+        assert maker.work() == {"ready": 2, "failed": 0, "later": 0}
+        maker.close()
+    with fleet.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE subscriber SET locale = 'de' WHERE id = :id"), {"id": ids[1]}
+        )
+    fleet.scan()
+    fleet.send()
+    assert "Wir haben dich vermisst" in fleet.subjects()
+    assert fleet.counts() == {"model": 2, "other_language": 1}
 
 
 def test_what_message_show_renders_is_the_mail_with_its_words(fleet: Words) -> None:

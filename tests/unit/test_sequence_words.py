@@ -13,7 +13,7 @@ from tasks.sequence import word_arms
 from tasks.sequence.decisions import sentence
 from tasks.sequence.engine import plan
 from tasks.sequence.planned import Facts, HandOff, Position, Postpone, Standing, Words
-from tasks.sequence.words import places
+from tasks.sequence.word_places import places
 
 NOW = datetime.fromisoformat("2026-03-27T18:00:00Z")
 LEAD = timedelta(minutes=30)

@@ -112,5 +112,5 @@ def _troubles(view: Mapping[str, Any]) -> Iterator[Advice]:
 
 def _words(view: Mapping[str, Any]) -> Iterator[Advice]:
     if view.get("words_yield") is not None:
-        says = f"words yield to sends for {ago(view['words_yield'])}"
+        says = f"words have been yielding to sends for {ago(view['words_yield'])}"
         yield Advice(says, "let the mails go, or dripfleet doctor")

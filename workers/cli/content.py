@@ -9,6 +9,7 @@ import datetime as dt
 import difflib
 import email
 import email.policy
+import json
 import sys
 from email.message import EmailMessage
 from pathlib import Path
@@ -34,6 +35,9 @@ TEMPLATES = typer.Option(
 CASE = typer.Option("full", help="Whom to render it for: full, minimal or non-ascii.")
 LOCALE = typer.Option(None, help="Of whom it is rendered for, such as de-AT; picks the folder.")
 PROMPT = typer.Option(None, help="With the first variant of this prompt in its slots.")
+EVENT = typer.Option(
+    None, metavar="JSON", help="Properties of the event that let them in, as an object."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +51,8 @@ def register(app: typer.Typer) -> None:
 @content.command(
     epilog="Examples:\n\ndripfleet content preview win-back/hello\n\n"
     "dripfleet content preview win-back/hello --prompt win-back/hello --html hello.html\n\n"
-    "dripfleet content preview win-back/hello --locale de-AT --golden hello.txt --update"
+    "dripfleet content preview win-back/hello --locale de-AT --golden hello.txt --update\n\n"
+    'dripfleet content preview win-back/hello --event \'{"order": "81", "amount": 12.5}\''
 )
 def preview(
     template: str = typer.Argument(help="Name of a template, such as win-back/hello."),
@@ -55,6 +60,7 @@ def preview(
     case: str = CASE,
     prompt: str | None = PROMPT,
     locale: str | None = LOCALE,
+    event: str | None = EVENT,
     html: Path | None = typer.Option(None, help="Write the HTML part into this file."),
     golden: Path | None = typer.Option(
         None,
@@ -69,7 +75,7 @@ def preview(
     from tasks.errors import Permanent
     from tasks.send.attached import data_urls
 
-    made = rendered(template, templates, case, prompt, locale)
+    made = rendered(template, templates, case, prompt, locale, event)
     if update and golden is None:
         raise typer.BadParameter("--update needs --golden, the file to write")
     if golden is None:
@@ -141,6 +147,7 @@ def review(
     case: str = CASE,
     prompt: str | None = PROMPT,
     locale: str | None = LOCALE,
+    event: str | None = EVENT,
     language: str | None = typer.Option(
         None, help="Of the mail, by default that of the locale, or en; grade and sentiment need en."
     ),
@@ -166,7 +173,7 @@ def review(
         subject, text, html = read.subject, read.plain, read.html
         files = None
     else:
-        made = rendered(what, templates, case, prompt, locale)
+        made = rendered(what, templates, case, prompt, locale, event)
         subject, text, html = made.subject, made.text, made.html
         files = _files(what, templates)
     language = language or (locale or "en").replace("_", "-").split("-")[0].lower()
@@ -280,7 +287,12 @@ def _tell_of_sentiment(language: str) -> None:
 
 
 def rendered(
-    template: str, root: Path | None, case: str, prompt: str | None, locale: str | None = None
+    template: str,
+    root: Path | None,
+    case: str,
+    prompt: str | None,
+    locale: str | None = None,
+    event: str | None = None,
 ) -> Rendered:
     """A mail for a made-up subscriber, in a child: a template may be what it likes."""
     from schedules.prompt import put_back
@@ -299,7 +311,7 @@ def rendered(
     subscriber = dict(cases[case])
     words: dict[str, str] = {}
     if prompt is not None:
-        read = load_prompt(folder, prompt)
+        read = load_prompt(folder, prompt).of(locale)
         if not read.variants:
             raise Permanent(f"prompt {prompt!r} has no variants to show; write one into its file")
         words = put_back(read.variants[0], subscriber)
@@ -307,6 +319,7 @@ def rendered(
     variables: dict[str, Any] = {
         "subscriber": subscriber,
         "words": words,
+        "event": _properties(event),
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
         "unsubscribe": sample_unsubscribe(sender, "k1.sample"),
     }
@@ -319,6 +332,24 @@ def rendered(
     if not isinstance(made, Rendered):
         raise Permanent(f"template {template!r} cannot be rendered: {made.reason}")
     return made
+
+
+def _properties(event: str | None) -> dict[str, Any]:
+    """What a template sees as `event`; nothing where none let them in.
+
+    Raises:
+        BadParameter: it is no object of JSON.
+    """
+    if event is None:
+        return {}
+    try:
+        found = json.loads(event)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        said = f'{event[:80]!r}: expected an object of JSON, such as \'{{"order": "81"}}\''
+        raise typer.BadParameter(said, param_hint="--event")
+    return found
 
 
 def _read(path: Path) -> Read:
