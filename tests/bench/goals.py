@@ -14,7 +14,7 @@ G8  import, enqueue and an empty scan                                           
 Figures of processor time are of *all* processes, reaped children included, and of variants that took turns
 round by round; medians, and ranges in brackets. Nothing is printed unless what was due, sent and (where
 the sink keeps one) in its ledger agree at every turn. The last line is JSON, goal → median. `--quick` takes
-under five minutes, and its books are smaller: a tenth of a million, and half of one. Alone on a machine!
+under five minutes, and its books are smaller: 100 000 and 300 000 people. Alone on a machine!
 """
 
 from __future__ import annotations

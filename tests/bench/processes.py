@@ -4,8 +4,9 @@
 
 Fleets on servers of their own, all of them up; the others idle while one sends. Beside mails a second stand
 microseconds of processor a mail, and who used them: where a row's mails a second times its microseconds come
-near the machine's cores, more processes bring nothing, and more cores would. Nothing is printed unless due =
-sent = the sink's ledger, and the audits are clean.
+near the machine's cores, more processes bring nothing, and more cores would. And what a mail writes into
+Postgres's log, from its enrollment to its end. Nothing is printed unless due = sent = the sink's ledger, and
+the audits are clean.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from statistics import median
 from typing import Any
+
+from sqlalchemy import text
 
 from tasks.errors import DripfleetError
 from tests.bench.question import QUICK
@@ -40,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mails = QUICK if args.quick else args.mails
     numbers = [int(each) for each in args.processes.split(",")]
     windows: dict[int, list[Delivered]] = {number: [] for number in numbers}
+    written: list[float] = []
     try:
         with ExitStack() as exits:
             fleets = {
@@ -54,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _send(fleet)  # until all of its processes have imported what they need
             for _ in range(args.rounds):
                 for number, fleet in fleets.items():
+                    before = _written(fleet)
                     windows[number].append(_send(fleet))
+                    written.append((_written(fleet) - before) / mails)
                     rate = windows[number][-1].mails / _took(windows[number][-1])
                     say(f"{number} send processes: {rate:,.0f} mails/s")
             for fleet in fleets.values():
@@ -62,28 +68,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DripfleetError as fault:
         say(str(fault))
         return 1
-    figures = {str(number): _figures(found) for number, found in windows.items()}
+    figures: dict[str, Any] = {str(number): _figures(found) for number, found in windows.items()}
+    figures["wal_octets_a_mail"] = round(median(written))
     if not args.json:
         sys.stdout.write(
             "| send processes | mails/s | CPU µs a mail | of which send, sequence, Postgres, Valkey, sink |"
             " cores used |\n|---|---|---|---|---|\n"
         )
-        for name, row in figures.items():
+        for name in map(str, numbers):
+            row = figures[name]
             split = ", ".join(f"{row['by'].get(each, 0):.0f}" for each in SHOWN)
             low, high = row["range"]
             sys.stdout.write(
                 f"| {name} | {row['mails_per_second']:,.0f} ({low:,.0f}–{high:,.0f})"
                 f" | {row['micros']:.0f} | {split} | {row['cores']:.1f} of {os.cpu_count()} |\n"
             )
+        sys.stdout.write(f"\n{figures['wal_octets_a_mail']:,} octets of WAL a mail.\n\n")
     sys.stdout.write(json.dumps(figures) + "\n")
     return 0
 
 
+WRITTEN = text("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')")
 SHOWN = ("send", "sequence", "postgres", "valkey", "sink")
 
 
 def _send(fleet: WholeFleet) -> Delivered:
     return fleet.deliver("default", ("sink", fleet.stack.home.sink().pid))
+
+
+def _written(fleet: WholeFleet) -> int:
+    """Octets of WAL so far."""
+    with fleet.database.transaction() as connection:
+        return int(connection.execute(WRITTEN).scalar_one())
 
 
 def _took(done: Delivered) -> float:

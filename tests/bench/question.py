@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
-QUICK = 4000
+QUICK = 3000
 LARGEST = 5_000_000
 
 MICROS = "µs of processor a mail"

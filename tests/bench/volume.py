@@ -68,7 +68,7 @@ def ask(plan: Plan, answers: Answers, args: argparse.Namespace) -> None:
 
 
 def _brought_in(plan: Plan, answers: Answers, url: str, folder: Path) -> None:
-    rows = ROWS // 5 if plan.quick else ROWS
+    rows = ROWS // 10 if plan.quick else ROWS
     file = folder / "people.csv"
     _write(file, rows)
     imported, enrolled = [], []
@@ -94,7 +94,7 @@ def _brought_in(plan: Plan, answers: Answers, url: str, folder: Path) -> None:
 
 
 def _nothing_due(plan: Plan, answers: Answers, url: str) -> None:
-    people = LARGEST // 10 if plan.quick else LARGEST
+    people = 300_000 if plan.quick else LARGEST
     database = _copy(url, "standing")
     began = time.monotonic()
     fill(database, people, 1)
