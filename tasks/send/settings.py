@@ -41,6 +41,9 @@ class SendSettings(MailTokens, BaseSettings):
     compliance: Mode = Field(
         "hold", description="marketing that lacks what providers ask for: `hold` it, or `warn`"
     )
+    seed_list: str = Field(
+        "", description="addresses that `content send` writes to, parted by blanks"
+    )
     journal_dir: Path = Field(Path("var/journals"), description="on a local disk of this machine")
     region: str = Field(
         "",

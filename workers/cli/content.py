@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workers.cli import content_draft, content_subjects, content_work
+from workers.cli import content_draft, content_send, content_subjects, content_work
 from workers.cli.content_work import QUEUE, WAIT, have_done, tell_who_wrote
 from workers.cli.render import ExitCode, emit, say
 
 if TYPE_CHECKING:
     from tasks.personalize.comparison import Read
+    from tasks.send.content import Sender
     from tasks.send.render import Rendered
 
 content = typer.Typer(
@@ -39,6 +40,7 @@ PROMPT = typer.Option(None, help="With the first variant of this prompt in its s
 def register(app: typer.Typer) -> None:
     """Add `dripfleet content`."""
     content_draft.register(content)
+    content_send.register(content)
     content_subjects.register(content)
     content_work.register(content)
     app.add_typer(content, name="content")
@@ -260,9 +262,19 @@ def _tell_of_sentiment(language: str) -> None:
 
 
 def rendered(
-    template: str, root: Path | None, case: str, prompt: str | None, locale: str | None = None
+    template: str,
+    root: Path | None,
+    case: str,
+    prompt: str | None,
+    locale: str | None = None,
+    *,
+    sender: Sender | None = None,
+    leaving: dict[str, str] | None = None,
 ) -> Rendered:
-    """A mail for a made-up subscriber, in a child: a template may be what it likes."""
+    """A mail for a made-up subscriber, in a child: a template may be what it likes.
+
+    `sender` is by default that of the settings, and `leaving` a way out that leads nowhere.
+    """
     from schedules.prompt import put_back
     from schedules.prompt_file import load_prompt
     from tasks.errors import Permanent
@@ -283,12 +295,12 @@ def rendered(
         if not read.variants:
             raise Permanent(f"prompt {prompt!r} has no variants to show; write one into its file")
         words = put_back(read.variants[0], subscriber)
-    sender = sample_sender()
+    sender = sender or sample_sender()
     variables: dict[str, Any] = {
         "subscriber": subscriber,
         "words": words,
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
-        "unsubscribe": sample_unsubscribe(sender, "k1.sample"),
+        "unsubscribe": leaving or sample_unsubscribe(sender, "k1.sample"),
     }
     bundle = bundle_from_folder(folder, template)
     if locale is not None:
