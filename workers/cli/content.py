@@ -149,6 +149,7 @@ def review(
     """
     from tasks import names
     from tasks.personalize.desk import reviewed
+    from workers.cli.proof import sample_sender
 
     if what.endswith(".eml"):
         read = _read(Path(what))
@@ -168,7 +169,8 @@ def review(
     else:
         _tell_of_sentiment(language)
         found = reviewed(asked)
-    more = _of_the_inbox(subject, text, html, marketing, found["notes"])
+    sender = None if what.endswith(".eml") else sample_sender()
+    more = _of_the_inbox(subject, text, html, sender, marketing, found["notes"])
     found = {**found, "notes": [*found["notes"], *more]}
     emit(found, title=what, as_json=as_json)
     errors = sum(note["severity"] == "error" for note in found["notes"])
@@ -235,14 +237,20 @@ def compare(
 
 
 def _of_the_inbox(
-    subject: str, text: str, html: str | None, marketing: bool, known: list[dict[str, str]]
+    subject: str,
+    text: str,
+    html: str | None,
+    sender: Sender | None,
+    marketing: bool,
+    known: list[dict[str, str]],
 ) -> list[dict[str, str]]:
     """What filters hold against a mail, where the notes do not say it yet."""
-    from tasks.personalize.inbox import inbox
+    from tasks.personalize.inbox import Around, inbox
     from workers.cli.inbox import around
-    from workers.cli.proof import sample_sender
 
-    notes = inbox(subject, text, html, around(sample_sender(), marketing))
+    # Of a mail in a file neither sender nor way out is ours.
+    stands = Around("", "") if sender is None else around(sender, marketing)
+    notes = inbox(subject, text, html, stands)
     said = [
         {"check": n.check, "severity": n.severity, "says": n.says, "next": n.next} for n in notes
     ]
