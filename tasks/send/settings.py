@@ -46,6 +46,9 @@ class SendSettings(MailTokens, BaseSettings):
         description="whether the MX records of a recipient's domain tell whose limits hold for it;"
         " asked only where a relay has limits",
     )
+    seed_list: str = Field(
+        "", description="addresses that `content send` writes to, parted by blanks"
+    )
     journal_dir: Path = Field(Path("var/journals"), description="on a local disk of this machine")
     region: str = Field(
         "",

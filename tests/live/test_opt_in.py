@@ -94,7 +94,7 @@ def test_nothing_of_a_topic_goes_until_its_reader_says_yes_and_then_it_does(
     assert asks.send() == {}
     assert asks.send("transactional")["sent"] == 1
     (mail,) = edge.mails(asks)
-    assert mail["Subject"] == "Bitte bestätigen: E-Mails zu news"
+    assert mail["Subject"] == "Bitte bestätigen: E-Mails zu „news“"
     assert mail["List-Unsubscribe-Post"] is None and "Win now" not in mail.as_string()
     path = link_of(mail)
     # A scanner that follows the link says nothing for anybody.

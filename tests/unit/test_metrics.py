@@ -299,7 +299,8 @@ def test_each_alert_says_what_is_and_names_a_command_that_exists() -> None:
         for first, second in commands:
             command = group.commands[first]
             if isinstance(command, TyperGroup):
-                assert second in command.commands, (rule["alert"], first, second)
+                alone = not second and command.invoke_without_command
+                assert alone or second in command.commands, (rule["alert"], first, second)
 
 
 def test_labels_hold_nothing_that_grows_with_the_mails() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tasks import names
+from tasks.send.compliance import HELD
 from tasks.sequence.outlook import span
 
 TICK_LATE = 60.0  # every tick's work is done every few seconds, whatever it finds
@@ -78,8 +79,10 @@ def _paused(view: Mapping[str, Any]) -> Iterator[Advice]:
         for row in rows:
             if row["paused_at"] is not None:
                 says = f"{kind} {row['key']} is paused: {row['pause_reason']}"
+                # What lacks a piece is let go by a worker that has it, and by no word.
+                verb = "show" if str(row["pause_reason"]).startswith(HELD) else "resume"
                 # A sequence is paused by people alone, a stream by a relay that refuses us too.
-                yield Advice(says, f"dripfleet {kind} resume {row['key']}", kind == "stream")
+                yield Advice(says, f"dripfleet {kind} {verb} {row['key']}", kind == "stream")
     for row in view["sequences"]:
         if row.get("draining_since") is not None:
             says = f"sequence {row['key']} takes nobody new: {row['drain_reason']}"

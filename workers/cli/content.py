@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workers.cli import content_draft, content_subjects, content_work
+from workers.cli import content_draft, content_send, content_subjects, content_work
 from workers.cli.content_work import QUEUE, WAIT, have_done, tell_who_wrote
 from workers.cli.render import ExitCode, emit, say
 
 if TYPE_CHECKING:
     from tasks.personalize.comparison import Read
+    from tasks.send.content import Sender
     from tasks.send.render import Bundle, Rendered
 
 content = typer.Typer(
@@ -43,6 +44,7 @@ EVENT = typer.Option(
 def register(app: typer.Typer) -> None:
     """Add `dripfleet content`."""
     content_draft.register(content)
+    content_send.register(content)
     content_subjects.register(content)
     content_work.register(content)
     app.add_typer(content, name="content")
@@ -167,6 +169,7 @@ def review(
     from tasks import names
     from tasks.personalize.desk import reviewed
     from tasks.send.attachable import remarks
+    from workers.cli.proof import sample_sender
 
     if what.endswith(".eml"):
         read = _read(Path(what))
@@ -188,7 +191,8 @@ def review(
     else:
         _tell_of_sentiment(language)
         found = reviewed(asked)
-    more = _of_the_inbox(subject, text, html, marketing, found["notes"])
+    sender = None if what.endswith(".eml") else sample_sender()
+    more = _of_the_inbox(subject, text, html, sender, marketing, found["notes"])
     if files is not None:
         columns = ("check", "severity", "says", "next")
         more += [
@@ -260,14 +264,20 @@ def compare(
 
 
 def _of_the_inbox(
-    subject: str, text: str, html: str | None, marketing: bool, known: list[dict[str, str]]
+    subject: str,
+    text: str,
+    html: str | None,
+    sender: Sender | None,
+    marketing: bool,
+    known: list[dict[str, str]],
 ) -> list[dict[str, str]]:
     """What filters hold against a mail, where the notes do not say it yet."""
-    from tasks.personalize.inbox import inbox
+    from tasks.personalize.inbox import Around, inbox
     from workers.cli.inbox import around
-    from workers.cli.proof import sample_sender
 
-    notes = inbox(subject, text, html, around(sample_sender(), marketing))
+    # Of a mail in a file neither sender nor way out is ours.
+    stands = Around("", "") if sender is None else around(sender, marketing)
+    notes = inbox(subject, text, html, stands)
     said = [
         {"check": n.check, "severity": n.severity, "says": n.says, "next": n.next} for n in notes
     ]
@@ -293,8 +303,14 @@ def rendered(
     prompt: str | None,
     locale: str | None = None,
     event: str | None = None,
+    *,
+    sender: Sender | None = None,
+    leaving: dict[str, str] | None = None,
 ) -> Rendered:
-    """A mail for a made-up subscriber, in a child: a template may be what it likes."""
+    """A mail for a made-up subscriber, in a child: a template may be what it likes.
+
+    `sender` is by default that of the settings, and `leaving` a way out that leads nowhere.
+    """
     from schedules.prompt import put_back
     from schedules.prompt_file import load_prompt
     from tasks.errors import Permanent
@@ -315,13 +331,13 @@ def rendered(
         if not read.variants:
             raise Permanent(f"prompt {prompt!r} has no variants to show; write one into its file")
         words = put_back(read.variants[0], subscriber)
-    sender = sample_sender()
+    sender = sender or sample_sender()
     variables: dict[str, Any] = {
         "subscriber": subscriber,
         "words": words,
         "event": _properties(event),
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
-        "unsubscribe": sample_unsubscribe(sender, "k1.sample"),
+        "unsubscribe": leaving or sample_unsubscribe(sender, "k1.sample"),
     }
     bundle = bundle_from_folder(folder, template)
     if locale is not None:

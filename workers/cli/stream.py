@@ -55,12 +55,20 @@ def pause(
 @stream.command(epilog="Examples:\n\ndripfleet stream resume marketing")
 def resume(key: str = KEY) -> None:
     """Let a stream go on, after whatever stopped it was mended."""
+    from sqlalchemy import select
+
+    from models.sequence import Stream
     from tasks.moves import pause as moves
+    from tasks.send.compliance import HELD
 
     with connected() as services, services.database.transaction() as connection:
         _require(connection, key)
+        was = connection.execute(select(Stream.pause_reason).where(Stream.key == key)).scalar()
         moves.resume_stream(connection, key)
     say(f"stream {key}: goes on")
+    if (was or "").startswith(HELD):
+        hint = f"a send worker that lacks a piece holds it again: `dripfleet stream show {key}`"
+        say(hint, style="yellow")
 
 
 @stream.command(

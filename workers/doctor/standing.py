@@ -14,6 +14,7 @@ from models.session import Database
 from tasks import names
 from tasks.errors import Misconfigured
 from tasks.moves import quarantine
+from tasks.send.compliance import HELD
 from tasks.sequence import drain, outbox
 from tasks.sequence.outlook import span
 from tasks.upkeep import checks
@@ -224,7 +225,9 @@ def paused(connection: Connection) -> Iterator[Finding]:
             yield warning(
                 f"stream {stream.key}",
                 f"paused for {words(stream.paused_for)}: {stream.pause_reason}",
-                f"when that is mended: `dripfleet stream resume {stream.key}`",
+                f"`dripfleet stream show {stream.key}`; a send worker that starts with all of it lets it go"
+                if (stream.pause_reason or "").startswith(HELD)
+                else f"when that is mended: `dripfleet stream resume {stream.key}`",
             )
     for row in checks.paused_sequences(connection):
         yield warning(

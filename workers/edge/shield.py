@@ -41,7 +41,7 @@ OWN: Header = (b"cross-origin-resource-policy", b"same-origin")
 ANYBODY: Header = (b"cross-origin-resource-policy", b"cross-origin")
 HTTPS: Header = (b"strict-transport-security", b"max-age=31536000")
 
-ROUTES = ("c", "o", "u", "v1", "healthz", "readyz", "openapi.json")
+ROUTES = ("c", "o", "u", "confirm", "v1", "healthz", "readyz", "openapi.json")
 
 
 class AccessLog:
