@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from models.migrate import current, head
 from models.session import Database
 from tasks.moves.settings import DeliverySettings, IdentitySettings
-from workers.edge import answers, api, leaving, mails, problem
+from workers.edge import answers, api, leaving, lists, mails, problem
 from workers.edge.callers import Callers
 from workers.edge.hits import Hits, Pen
 from workers.edge.settings import EdgeSettings
@@ -59,6 +59,7 @@ def build(
         app.state.counter = leaving.Counter(database, settings.keys, settings.sender_name)
         app.state.callers = Callers(database, settings.edge_rate, redis_url)
         app.state.writer = api.Writer(database, identities)
+        app.state.reader = lists.Reader(database, identities)
         app.state.post = mails.Post(database, identities, identity, DeliverySettings())
         hits.start()
         tasks = [asyncio.create_task(_write(access)), asyncio.create_task(_forget(database))]
@@ -84,6 +85,7 @@ def build(
     app.include_router(leaving.router)
     app.include_router(api.router)
     app.include_router(mails.router)
+    app.include_router(lists.router)
 
     @app.get("/healthz", tags=["health"], summary="This process answers")
     async def healthz() -> dict[str, str]:

@@ -65,7 +65,7 @@ class Callers:
         if scope not in found.scopes:
             raise Problem(
                 403,
-                f"the key {found.id} may not write {scope}; make one with"
+                f"the key {found.id} has no scope {scope}; make one with"
                 f" `dripfleet key create NAME --scope {scope}`",
             )
         await self._count(found)
