@@ -22,6 +22,7 @@ from workers.edge.hits import Hits, Pen
 from workers.edge.settings import EdgeSettings
 from workers.edge.shield import AccessLog, Shield
 from workers.edge.tracking import Tracking
+from workers.metrics.edge import EdgeMeter
 
 LOG_EVERY = 0.2
 FORGET_EVERY = 3600.0
@@ -39,6 +40,7 @@ def build(
     identity: IdentitySettings,
     redis_url: str | None = None,
     log: AccessLog | None = None,
+    meter: EdgeMeter | None = None,
 ) -> ASGIApp:
     """The edge as an ASGI app.
 
@@ -49,15 +51,17 @@ def build(
         identity: what the Message-IDs of mails are made of.
         redis_url: where requests to `/v1` are counted; None: in this process.
         log: takes a line for each answer; by default stderr.
+        meter: counts what is answered.
     """
-    access = log or AccessLog()
+    meter = meter or EdgeMeter()
+    access = log or AccessLog(meter=meter)
     pen = Pen(database.url)
-    hits = Hits(pen.write)
+    hits = Hits(pen.write, meter)
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.counter = leaving.Counter(database, settings.keys, settings.sender_name)
-        app.state.callers = Callers(database, settings.edge_rate, redis_url)
+        app.state.callers = Callers(database, settings.edge_rate, redis_url, meter)
         app.state.writer = api.Writer(database, identities)
         app.state.reader = lists.Reader(database, identities)
         app.state.post = mails.Post(database, identities, identity, DeliverySettings())
