@@ -218,7 +218,15 @@ async def _may_ask(
     return await callers.known(credentials.credentials if credentials else None, scope)
 
 
-@router.get("/messages", summary="Mails, or one that was asked for")
+NOT_ASKED: dict[int | str, dict[str, Any]] = {
+    404: {
+        "description": "This caller asked for no mail under that Idempotency-Key.",
+        "content": {"application/problem+json": {}},
+    }
+}
+
+
+@router.get("/messages", summary="Mails, or one that was asked for", responses=NOT_ASKED)
 def messages(
     reader: TheReader,
     post: ThePost,
