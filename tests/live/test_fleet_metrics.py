@@ -80,8 +80,9 @@ def arrivals(connection: Connection) -> None:
 
 
 def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
-    fleet: Fleet, valkey_url: str
+    fleet: Fleet, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DRIPFLEET_EDGE_URL", "http://127.0.0.1:1")  # nobody is there: not ready
     fleet.enrolled(3)
     fleet.send()
     with fleet.database.transaction() as connection:

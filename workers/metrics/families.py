@@ -55,6 +55,17 @@ PROCESS: Final = (
 )  # fmt: skip
 """What a worker process says of itself; prometheus-client adds `process_*` (memory, CPU, files)."""
 
+EDGE: Final = (
+    Family("dripfleet_edge_requests_total", "counter", ("route", "status"), "requests that the edge answered; status: of HTTP"),
+    Family("dripfleet_edge_seconds", "histogram", ("route",), "how long an answer of the edge took"),
+    Family("dripfleet_edge_group", "histogram", (), "clicks and opens in one transaction"),
+    Family("dripfleet_edge_commit_seconds", "histogram", (), "how long such a transaction took"),
+    Family("dripfleet_edge_hits_total", "counter", ("agent",), "clicks and opens by the program that came: browser, or a machine of some kind"),
+    Family("dripfleet_edge_hits_lost_total", "counter", (), "clicks and opens that were answered and not counted, since Postgres was away"),
+    Family("dripfleet_edge_refused_total", "counter", ("reason",), "requests to /v1 that were refused; reason: unknown (key), scope, rate"),
+)  # fmt: skip
+"""What a process of the edge says of itself."""
+
 FLEET: Final = (
     Family("dripfleet_fleet_postgres_up", "gauge", (), "1: Postgres answered the last look"),
     Family("dripfleet_fleet_redis_up", "gauge", (), "1: Redis answered the last look"),
@@ -98,9 +109,10 @@ FLEET: Final = (
     Family("dripfleet_fleet_webhook_oldest_seconds", "gauge", ("endpoint",), "how long the oldest thing waits that an endpoint is to be told"),
     Family("dripfleet_fleet_webhook_stands", "gauge", ("endpoint", "state"), "1: the endpoint stands so; state: good, failing, paused, disabled"),
     Family("dripfleet_fleet_came_back", "gauge", ("stream", "outcome", "reason"), "what came back within a day, in mails; outcome: bounced, delayed, complained, left; reason of a bounce: hard, soft, message, policy"),
+    Family("dripfleet_fleet_edge_ready", "gauge", (), "1: the edge says that it is ready, at DRIPFLEET_EDGE_URL; absent where none is set"),
 )  # fmt: skip
 """What `dripfleet metrics` says of all of it."""
 
-ALL: Final = (*PROCESS, *FLEET)
+ALL: Final = (*PROCESS, *EDGE, *FLEET)
 BY_NAME: Final = {family.name: family for family in ALL}
 SERIES: Final = frozenset(name for family in ALL for name in family.series)

@@ -25,7 +25,7 @@ from tasks.upkeep import returned
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
-from workers.metrics import arrivals, webhooks
+from workers.metrics import arrivals, edge, webhooks
 from workers.metrics.process import gauge
 
 log = structlog.get_logger()
@@ -106,6 +106,7 @@ class FleetCollector(Collector):
             yield gauge("dripfleet_fleet_postgres_up", 1)
             yield from found
         yield from self._redis()
+        yield from edge.ready()
         yield gauge("dripfleet_fleet_look_seconds", time.monotonic() - began)
 
     def _redis(self) -> Iterator[Metric]:

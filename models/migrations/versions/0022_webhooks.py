@@ -1,4 +1,4 @@
-"""Webhooks: whom to tell, and what; written by triggers, in the transaction in which it happened."""
+"""Webhooks: whom to tell, and what, written by triggers as it happens; keys that may read lists."""
 
 from __future__ import annotations
 
@@ -192,6 +192,13 @@ CREATE TRIGGER consent_changed_told AFTER UPDATE OF opted_in ON consent FOR EACH
 WHEN (OLD.opted_in <> NEW.opted_in) EXECUTE FUNCTION tell_of_change_of_mind();
 """
 
+SCOPES = """
+ALTER TABLE api_key ADD CONSTRAINT api_key_scopes_check CHECK (
+    scopes <@ ARRAY[{}]::text[] AND cardinality(scopes) > 0);
+"""
+WRITE = ("events", "subscribers", "enrollments", "messages")
+READ = tuple(f"{each}:read" for each in WRITE)
+
 # Trigger → its table; each has a function of its own, or shares one.
 TRIGGERS = {
     "message_told": "message",
@@ -213,9 +220,20 @@ FUNCTIONS = (
 def upgrade() -> None:
     for statements in (TABLES, TELL, MESSAGES, ENROLLMENTS, EVENTS, PEOPLE):
         op.execute(statements)
+    op.execute("ALTER TABLE api_key DROP CONSTRAINT api_key_scopes_check")
+    op.execute(SCOPES.format(_listed(*WRITE, *READ)))
 
 
 def downgrade() -> None:
+    # A key that may read alone may do nothing that this schema knows.
+    op.execute("ALTER TABLE api_key DROP CONSTRAINT api_key_scopes_check")
+    for each in READ:
+        op.execute(f"UPDATE api_key SET scopes = array_remove(scopes, '{each}')")
+    op.execute(
+        "DELETE FROM api_answer WHERE api_key IN (SELECT id FROM api_key WHERE scopes = '{}')"
+    )
+    op.execute("DELETE FROM api_key WHERE scopes = '{}'")
+    op.execute(SCOPES.format(_listed(*WRITE)))
     for trigger, table in TRIGGERS.items():
         op.execute(f"DROP TRIGGER {trigger} ON {table}")
     for function in FUNCTIONS:
@@ -223,3 +241,7 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION webhooks_asked")
     op.execute("DROP FUNCTION tell_webhooks")
     op.execute("DROP TABLE webhook_delivery, webhook_endpoint")
+
+
+def _listed(*scopes: str) -> str:
+    return ", ".join(f"'{each}'" for each in scopes)
