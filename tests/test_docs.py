@@ -29,6 +29,7 @@ from tasks.wording import WordingSettings
 from workers.autoscale import AutoscaleSettings
 from workers.cli import app
 from workers.edge.settings import EdgeSettings
+from workers.edge.webhook_settings import WebhookSettings
 from workers.metrics.export import MetricsSettings
 from workers.settings import FleetSettings, RedisSettings, variable
 from workers.tracing import TraceSettings
@@ -39,7 +40,7 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, RedisSettings, FleetSettings, DeliverySettings, IdentitySettings,
     SendSettings, AudienceSettings, VerifySettings, MetricsSettings, ChurnSettings,
     TraceSettings, AutoscaleSettings, QuantumSettings, ModelSettings, WordingSettings,
-    EdgeSettings, OldWordsSettings, InboundSettings,
+    EdgeSettings, OldWordsSettings, InboundSettings, WebhookSettings,
 )  # fmt: skip
 CUSTOMERS = "months,calls,plan,left\n" + "".join(
     f"{n % 40},{n * 7 % 9},{'ab'[n % 2]},{'yes' if n * 7 % 9 + n % 40 / 10 > 7 else 'no'}\n"

@@ -38,6 +38,7 @@ SETTINGS = (
     "tasks.wording:WordingSettings",
     "workers.autoscale:AutoscaleSettings",
     "workers.edge.settings:EdgeSettings",
+    "workers.edge.webhook_settings:WebhookSettings",
     "workers.metrics.export:MetricsSettings",
     "workers.settings:FleetSettings",
     "workers.settings:RedisSettings",

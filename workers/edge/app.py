@@ -16,12 +16,14 @@ from starlette.types import ASGIApp
 from models.migrate import current, head
 from models.session import Database
 from tasks.moves.settings import DeliverySettings, IdentitySettings
-from workers.edge import answers, api, leaving, mails, problem
+from workers.edge import answers, api, leaving, mails, problem, webhooks
 from workers.edge.callers import Callers
 from workers.edge.hits import Hits, Pen
+from workers.edge.reports import Reports, forget
 from workers.edge.settings import EdgeSettings
 from workers.edge.shield import AccessLog, Shield
 from workers.edge.tracking import Tracking
+from workers.edge.webhook_settings import WebhookSettings
 
 LOG_EVERY = 0.2
 FORGET_EVERY = 3600.0
@@ -53,6 +55,7 @@ def build(
     access = log or AccessLog()
     pen = Pen(database.url)
     hits = Hits(pen.write)
+    reports = Reports(database)
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -60,12 +63,15 @@ def build(
         app.state.callers = Callers(database, settings.edge_rate, redis_url)
         app.state.writer = api.Writer(database, identities)
         app.state.post = mails.Post(database, identities, identity, DeliverySettings())
+        app.state.hooks = webhooks.Hooks(WebhookSettings(), settings.keys, reports)
         hits.start()
+        reports.start()
         tasks = [asyncio.create_task(_write(access)), asyncio.create_task(_forget(database))]
         try:
             yield
         finally:
             await hits.stop()
+            await reports.stop()
             await pen.close()
             await app.state.callers.close()
             for each in tasks:
@@ -84,6 +90,7 @@ def build(
     app.include_router(leaving.router)
     app.include_router(api.router)
     app.include_router(mails.router)
+    app.include_router(webhooks.router)
 
     @app.get("/healthz", tags=["health"], summary="This process answers")
     async def healthz() -> dict[str, str]:
@@ -119,6 +126,7 @@ async def _forget(database: Database) -> None:
         await asyncio.sleep(FORGET_EVERY)
         with contextlib.suppress(SQLAlchemyError):
             await run_in_threadpool(answers.forget, database)
+            await run_in_threadpool(forget, database)
 
 
 async def _write(log: AccessLog) -> None:

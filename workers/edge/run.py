@@ -14,6 +14,7 @@ from tasks.errors import Misconfigured
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from workers import logs
 from workers.edge.settings import EdgeSettings
+from workers.edge.webhook_settings import WebhookSettings
 from workers.parent import watch_parent
 from workers.settings import FleetSettings, RedisSettings, clear_blank, panel
 
@@ -31,7 +32,7 @@ def run() -> int:
     clear_blank()
     read = panel(
         DatabaseSettings, RedisSettings, FleetSettings, AudienceSettings, IdentitySettings,
-        DeliverySettings, EdgeSettings,
+        DeliverySettings, EdgeSettings, WebhookSettings,
     )  # fmt: skip
     fleet, settings = read[FleetSettings], read[EdgeSettings]
     logs.configure(fleet.log_level, process="edge")
