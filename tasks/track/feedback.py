@@ -86,9 +86,9 @@ def take(connection: Connection, reports: Sequence[Report]) -> Taken:
     rows = _find(connection, reports)
     known = sorted(rows, key=lambda n: (rows[n].subscriber_id, n))
     acting = [n for n in known if not _idle(reports[n], rows[n])]
-    unreachable.hold(
-        connection, [rows[n].subscriber_id for n in acting], [rows[n].id for n in acting]
-    )
+    if acting:
+        people = [rows[n].subscriber_id for n in acting]
+        unreachable.hold(connection, people, [rows[n].id for n in acting])
     new = 0
     for n in acting:
         if _record(connection, reports[n], rows[n]):
