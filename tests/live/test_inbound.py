@@ -257,6 +257,29 @@ def test_a_late_bounce_settles_the_doubt_of_its_try_and_leaves_what_was_sent(
     assert verify(fleet.database, DeliverySettings(), VerifySettings()).clean
 
 
+def test_what_was_said_while_the_reply_was_waited_for_settles_the_doubt_that_comes(
+    fleet_with: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = fleet_with("dot:drop,rcpt=person1@*", "dot:accept_then_drop,rcpt=person2@*")
+    rows(fleet, "UPDATE stream SET doubt_policy = 'hold' RETURNING 1")
+    monkeypatch.setattr(entry, "database", lambda: fleet.database)
+    fleet.enrolled(2)
+    fleet.send()
+    assert fleet.states() == {"in_doubt": 2}
+    # As `take` writes it while a mail is armed, when it can settle nothing yet.
+    rows(
+        fleet,
+        "INSERT INTO feedback (source, evidence_id, message_id, subscriber_id, epoch, kind, class)"
+        " SELECT 'ses', m.id::text, m.id, m.subscriber_id, m.epoch,"
+        " CASE WHEN s.address LIKE 'person1@%' THEN 'bounced' ELSE 'delivered' END,"
+        " CASE WHEN s.address LIKE 'person1@%' THEN 'soft' END"
+        " FROM message m JOIN subscriber s ON s.id = m.subscriber_id RETURNING 1",
+    )
+    assert entry.inbound.run() == {"settled": 2}
+    assert fleet.states() == {"failed": 1, "sent": 1} and entry.inbound.run() == {}
+    assert verify(fleet.database, DeliverySettings(), VerifySettings()).clean
+
+
 def test_a_bounce_for_now_is_an_event_by_which_a_sequence_may_end(
     fleet: Fleet, ways: dict[str, Give], capsys: pytest.CaptureFixture[str]
 ) -> None:
