@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parseaddr
 from typing import Any, Literal
 
@@ -46,6 +46,9 @@ SELECT epoch, outcome::text AS outcome, stage, code, enhanced_code, reply, armed
     evidence, content_sha256
 FROM attempt WHERE message_id = :id ORDER BY epoch
 """)
+CAME_BACK = text("""
+SELECT at, source, kind, class, code, diagnostic FROM feedback WHERE message_id = :id ORDER BY id
+""")
 SOURCES = text("SELECT name, parts FROM template_source WHERE sha256 = :sha256")
 
 FACTS = (
@@ -78,12 +81,16 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
-    """A message; `mail` is None where it cannot be made again, and `why_not` says why."""
+    """A message; `mail` is None where it cannot be made again, and `why_not` says why.
+
+    `came_back` is what was said of it later: bounces, complaints, deliveries that told something.
+    """
 
     facts: dict[str, Any]
     attempts: list[dict[str, Any]]
     mail: Mail | None
     why_not: str | None = None
+    came_back: list[dict[str, Any]] = field(default_factory=list)
 
 
 def dossier(connection: Connection, reference: str, settings: SendSettings | None) -> Dossier:
@@ -101,11 +108,12 @@ def dossier(connection: Connection, reference: str, settings: SendSettings | Non
     row = _row(connection, reference.strip())
     attempts = [dict(each) for each in connection.execute(ATTEMPTS, {"id": row.id}).mappings()]
     facts = {name: getattr(row, name) for name in FACTS}
+    back = [dict(each) for each in connection.execute(CAME_BACK, {"id": row.id}).mappings()]
     try:
         mail = _mail(connection, row, settings)
     except Permanent as fault:
-        return Dossier(facts, attempts, None, str(fault))
-    return Dossier(facts, attempts, mail)
+        return Dossier(facts, attempts, None, str(fault), back)
+    return Dossier(facts, attempts, mail, None, back)
 
 
 def _row(connection: Connection, reference: str) -> Any:

@@ -12,7 +12,7 @@ from tasks import names
 from tasks.base import FleetTask, database
 from tasks.errors import DripfleetError
 from tasks.moves.tick import ticked
-from tasks.track import read, store
+from tasks.track import feedback, read, store
 from tasks.track.settings import InboundSettings
 
 log = structlog.get_logger()
@@ -50,6 +50,9 @@ def inbound() -> dict[str, int]:
         except DripfleetError as fault:
             log.error("inbound_not_read", way=way, why=str(fault))
             counts["faults"] = counts.get("faults", 0) + 1
+    with database().transaction() as connection:
+        if settled := feedback.settle_waiting(connection):
+            counts["settled"] = settled
     with database().transaction() as connection:
         ticked(connection, names.INBOUND, **counts)
     return counts

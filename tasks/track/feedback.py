@@ -57,6 +57,14 @@ VALUES (:source, :evidence_id, :message, :subscriber, :epoch, :kind, :class, :co
 ON CONFLICT (source, evidence_id) DO NOTHING
 RETURNING id
 """)
+# What was said of a try while its reply was still waited for: it is a doubt now, and this is about it.
+WAITING = text("""
+SELECT m.id, f.kind, f.epoch, f.source, f.diagnostic FROM message m
+JOIN feedback f ON f.message_id = m.id
+WHERE m.watch_at IS NOT NULL AND m.state = 'in_doubt' AND f.kind IN ('delivered', 'bounced')
+  AND (f.kind = 'delivered' OR f.at >= m.armed_at)
+ORDER BY m.id, f.id LIMIT :n
+""")
 EVENT = text("""
 INSERT INTO event (subscriber_id, name, occurred_at, properties)
 VALUES (:subscriber, :name, clock_timestamp(), CAST(:properties AS jsonb))
@@ -86,15 +94,24 @@ def take(connection: Connection, reports: Sequence[Report]) -> Taken:
     rows = _find(connection, reports)
     known = sorted(rows, key=lambda n: (rows[n].subscriber_id, n))
     acting = [n for n in known if not _idle(reports[n], rows[n])]
-    unreachable.hold(
-        connection, [rows[n].subscriber_id for n in acting], [rows[n].id for n in acting]
-    )
+    if acting:
+        people = [rows[n].subscriber_id for n in acting]
+        unreachable.hold(connection, people, [rows[n].id for n in acting])
     new = 0
     for n in acting:
         if _record(connection, reports[n], rows[n]):
             new += 1
             _act(connection, reports[n], rows[n])
     return Taken(new, len(rows) - new, len(reports) - len(rows))
+
+
+def settle_waiting(connection: Connection) -> int:
+    """Settle doubts of mails that a report had come for before they were doubts; returns how many."""
+    rows = connection.execute(WAITING, {"n": MOST}).all()
+    told = [
+        _evidence(row.id, row.kind, row.source, row.epoch, row.diagnostic or "") for row in rows
+    ]
+    return len(evidence.take_evidence(connection, told).done) if told else 0
 
 
 def _find(connection: Connection, reports: Sequence[Report]) -> dict[int, Row[Any]]:
@@ -177,11 +194,17 @@ def _bounced(connection: Connection, report: Report, row: Row[Any], because: str
 
 def _testify(connection: Connection, report: Report, row: Row[Any]) -> None:
     """Tell the doubt, if there is one; a mail that is not in doubt is left as it is."""
-    word: evidence.Word = "arrived" if report.kind == "delivered" else "bounced"
-    source: evidence.Source = "dsn" if report.source == "dsn" else "provider"
     note = report.diagnostic if row.erased_at is None else ""
-    said = evidence.Evidence(row.id, word, source, report.epoch, note[:200])
+    said = _evidence(row.id, report.kind, report.source, report.epoch, note)
     evidence.take_evidence(connection, [said])
+
+
+def _evidence(
+    message: int, kind: str, source: str, epoch: int | None, note: str
+) -> evidence.Evidence:
+    word: evidence.Word = "arrived" if kind == "delivered" else "bounced"
+    by: evidence.Source = "dsn" if source == "dsn" else "provider"
+    return evidence.Evidence(message, word, by, epoch, note[:200])
 
 
 def _tell(connection: Connection, name: str, report: Report, row: Row[Any]) -> None:

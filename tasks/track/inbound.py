@@ -35,7 +35,7 @@ LONG_LINE: Final = 4_000
 _CAME_TO: Final = (
     "delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "x-delivered-to", "to", "cc",
 )  # fmt: skip
-_MESSAGE_ID: Final = re.compile(r"<[^<>\s]{3,250}>")
+_MESSAGE_ID: Final = re.compile(r"<[!-;=?-~]{3,250}>", re.ASCII)
 _TOKEN: Final = re.compile(rf"(?<![\w.-]){KEY_ID}\.[\w-]{{11}}\.[\w-]{{22}}(?![\w-])", re.ASCII)
 _LEAVE: Final = re.compile(r"^\s*unsubscribe\s", re.IGNORECASE)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from sqlalchemy.exc import DataError
 
 from models.session import Database
 from tasks.tokens import Keys
@@ -57,8 +58,11 @@ class Intake:
         found = inbound.read(octets, self._keys, came_to)
         if isinstance(found, Aside):
             return self._put_aside(octets, found.why)
-        with self.database.transaction() as connection:
-            taken = feedback.take(connection, [found])
+        try:
+            with self.database.transaction() as connection:
+                taken = feedback.take(connection, [found])
+        except DataError:
+            return self._put_aside(octets, "it holds something that Postgres cannot hold")
         if taken.unknown:
             return self._put_aside(octets, "the mail that it names is none of this database")
         word = found.kind if taken.new else "known"

@@ -51,6 +51,7 @@ class Report:
         return replace(
             self,
             evidence_id=line(self.evidence_id)[:LONGEST],
+            code=line(self.code)[:20] if self.code else None,
             diagnostic=line(self.diagnostic)[:LONGEST],
         )
 

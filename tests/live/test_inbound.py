@@ -15,8 +15,9 @@ from sqlalchemy import text
 from tasks import return_path
 from tasks.moves.settings import DeliverySettings
 from tasks.sequence.explain import explain
+from tasks.sequence.news import Doorkeeper
 from tasks.tokens import Keys
-from tasks.track import imap, lmtp, maildir
+from tasks.track import entry, imap, lmtp, maildir
 from tasks.track.intake import Intake
 from tasks.track.settings import InboundSettings, mailbox_of
 from tasks.upkeep.verify import VerifySettings, verify
@@ -254,6 +255,75 @@ def test_a_late_bounce_settles_the_doubt_of_its_try_and_leaves_what_was_sent(
     ((evidence,),) = rows(fleet, "SELECT evidence FROM attempt WHERE evidence IS NOT NULL")
     assert evidence.startswith("dsn: bounced; 550 5.4.7")
     assert verify(fleet.database, DeliverySettings(), VerifySettings()).clean
+
+
+def test_what_was_said_while_the_reply_was_waited_for_settles_the_doubt_that_comes(
+    fleet_with: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = fleet_with("dot:drop,rcpt=person1@*", "dot:accept_then_drop,rcpt=person2@*")
+    rows(fleet, "UPDATE stream SET doubt_policy = 'hold' RETURNING 1")
+    monkeypatch.setattr(entry, "database", lambda: fleet.database)
+    fleet.enrolled(2)
+    fleet.send()
+    assert fleet.states() == {"in_doubt": 2}
+    # As `take` writes it while a mail is armed, when it can settle nothing yet.
+    rows(
+        fleet,
+        "INSERT INTO feedback (source, evidence_id, message_id, subscriber_id, epoch, kind, class)"
+        " SELECT 'ses', m.id::text, m.id, m.subscriber_id, m.epoch,"
+        " CASE WHEN s.address LIKE 'person1@%' THEN 'bounced' ELSE 'delivered' END,"
+        " CASE WHEN s.address LIKE 'person1@%' THEN 'soft' END"
+        " FROM message m JOIN subscriber s ON s.id = m.subscriber_id RETURNING 1",
+    )
+    assert entry.inbound.run() == {"settled": 2}
+    assert fleet.states() == {"failed": 1, "sent": 1} and entry.inbound.run() == {}
+    assert verify(fleet.database, DeliverySettings(), VerifySettings()).clean
+
+
+def test_a_bounce_for_now_is_an_event_by_which_a_sequence_may_end(
+    fleet: Fleet, ways: dict[str, Give], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.enrolled(
+        1, TWO.replace("steps:", "exit: [{event: email.bounced, reason: came-back}]\nsteps:")
+    )
+    fleet.send()
+    fleet.scan()
+    ((message, address),) = rows(
+        fleet, "SELECT m.id, s.address FROM message m, subscriber s WHERE m.state = 'sent'"
+    )
+    ways["file"](returned.mail("postfix-mailbox-full", KEYS, message, address))
+    Doorkeeper(fleet.database).work(budget=5)
+    assert fleet.states() == {"sent": 1, "cancelled": 1}
+    assert rows(fleet, "SELECT end_reason FROM enrollment") == [("came-back",)]
+    capsys.readouterr()
+    assert main(["message", "show", str(message), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["came_back"]
+    assert (told["kind"], told["class"], told["code"]) == ("bounced", "soft", "5.2.2")
+
+
+def test_the_task_of_beat_reads_what_the_settings_name_and_one_fault_holds_no_other(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, message, address, _) = queued(fleet, 1)[0]
+    monkeypatch.setattr(entry, "database", lambda: fleet.database)
+    assert entry.inbound.run() == {}, "nothing is named, and no key is asked for"
+    monkeypatch.setenv("DRIPFLEET_SECRET_TOKEN", SECRET.get_secret_value())
+    monkeypatch.setenv("DRIPFLEET_INBOUND_ASIDE", str(tmp_path / "aside"))
+    monkeypatch.setenv("DRIPFLEET_INBOUND_MAILDIR", str(tmp_path / "none"))
+    with imap_server.serving() as box:
+        monkeypatch.setenv("DRIPFLEET_INBOUND_IMAP", box.url)
+        box.put(returned.mail("postfix-unknown-user", KEYS, message, address))
+        box.put(b"garbage")
+        assert entry.inbound.run() == {"bounced": 1, "aside": 1, "faults": 1}
+        # Another numbering: all of it is read again, and nothing is done again.
+        box.validity = 2
+        assert entry.inbound.run() == {"known": 1, "aside": 1, "faults": 1}
+        assert entry.inbound.run() == {"faults": 1}
+    told = entry.inbound.run()
+    assert told == {"faults": 2}, "a server that is away is a fault of the tick, not of the task"
+    with fleet.database.snapshot() as connection:
+        assert "cannot be read" in next(iter(doctor(connection))).says
+    assert fleet.states() == {"sent": 1, "suppressed": 1}
 
 
 def test_doctor_says_where_nobody_reads_and_the_mailbox_that_refuses_us(

@@ -41,22 +41,22 @@ def read(
     ),
     imap: str | None = typer.Option(
         None,
-        help="imaps://user:password@host/INBOX; nothing is deleted there. The password may stand in"
-        " DRIPFLEET_INBOUND_IMAP instead, which is read where --imap is empty.",
+        help="imaps://user:password@host/INBOX; nothing is deleted there. Others see a command line:"
+        " a password is better off in DRIPFLEET_INBOUND_IMAP.",
     ),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Say what files are, and about which mail; write nothing."
     ),
     as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
 ) -> int:
-    """Take bounces and complaints; safe to repeat.
+    """Take bounces and complaints; safe to repeat. Without arguments: what the settings name.
 
     The upkeep pool does the same by itself every 15 s with DRIPFLEET_INBOUND_MAILDIR and
     DRIPFLEET_INBOUND_IMAP. What is no report of ours goes to DRIPFLEET_INBOUND_ASIDE, with the
     reason in its first line. Exit 3 if something did.
     """
-    if (bool(paths) + (maildir is not None) + (imap is not None)) != 1:
-        raise typer.BadParameter("expected files, or --maildir DIR, or --imap URL")
+    if (bool(paths) + (maildir is not None) + (imap is not None)) > 1:
+        raise typer.BadParameter("expected files, or --maildir DIR, or --imap URL, or none of them")
     if dry_run and not paths:
         raise typer.BadParameter("a Maildir or a mailbox is read for good: --dry-run takes files")
     with connected() as services:
@@ -173,6 +173,8 @@ def _taken(
     from tasks.track.read import intake
     from tasks.track.settings import mailbox_of
 
+    if not paths and maildir is None and imap is None:
+        return _named(database, settings)
     taking = intake(database, settings)
     for path in paths:
         taking.take(path.read_bytes())
@@ -181,9 +183,28 @@ def _taken(
             pass
     if imap is not None:
         try:
-            box = mailbox_of(imap or settings.inbound_imap.get_secret_value())
+            box = mailbox_of(imap)
         except ValueError as fault:
             raise typer.BadParameter(str(fault), param_hint="--imap") from None
         while over_imap.read(taking, box) == over_imap.BATCH:
             pass
     return dict(taking.counts)
+
+
+def _named(database: Any, settings: InboundSettings) -> dict[str, int]:
+    """By the ways that the settings name, until there is no more."""
+    from tasks.errors import Misconfigured
+    from tasks.track.read import read as read_by
+    from tasks.track.read import ways
+
+    found = ways(settings)
+    if not found:
+        raise Misconfigured(
+            "neither DRIPFLEET_INBOUND_MAILDIR nor DRIPFLEET_INBOUND_IMAP is set; name files, --maildir or"
+            " --imap"
+        )
+    counts: dict[str, int] = {}
+    for way in found:
+        for word, n in read_by(database, settings, way, budget=float("inf")).items():
+            counts[word] = counts.get(word, 0) + n
+    return counts

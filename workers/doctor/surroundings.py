@@ -39,6 +39,7 @@ SETTINGS = (
     "tasks.wording:WordingSettings",
     "workers.autoscale:AutoscaleSettings",
     "workers.edge.settings:EdgeSettings",
+    "workers.edge.provider_settings:ProviderSettings",
     "workers.metrics.export:MetricsSettings",
     "workers.settings:FleetSettings",
     "workers.settings:RedisSettings",

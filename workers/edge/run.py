@@ -16,6 +16,7 @@ from tasks.errors import Misconfigured
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from workers import logs
 from workers.edge.settings import EdgeSettings
+from workers.edge.provider_settings import ProviderSettings
 from workers.metrics import edge as metrics
 from workers.metrics.export import MetricsSettings
 from workers.parent import PARENT_FD, watch_parent
@@ -35,7 +36,7 @@ def run() -> int:
     clear_blank()
     read = panel(
         DatabaseSettings, RedisSettings, FleetSettings, AudienceSettings, IdentitySettings,
-        DeliverySettings, EdgeSettings, MetricsSettings,
+        DeliverySettings, EdgeSettings, ProviderSettings, MetricsSettings,
     )  # fmt: skip
     fleet, settings = read[FleetSettings], read[EdgeSettings]
     logs.configure(fleet.log_level, process="edge")
