@@ -15,6 +15,7 @@ from tasks.send import limits
 from tasks.send.buckets import Ask, Buckets, Grant, standing
 from tasks.send.limits import Limit, WarmUp
 from tasks.send.service import Service
+from tasks.sequence.explain import explain
 from tests.live import seeds
 from tests.live.fleet import Fleet, eventually
 from workers.cli import main
@@ -208,3 +209,24 @@ def test_a_paused_relay_is_handed_nothing_and_says_so(
         fleet.service = Service(database, fleet.settings)
         assert fleet.send() == {"claimed": 3, "sent": 3}
         fleet.service.loop.join(10)
+
+
+def test_the_planner_hands_out_the_slots_of_a_throttled_sequence_once(fleet: Fleet) -> None:
+    source = seeds.ONE_MAIL.format(class_="marketing", template="test/mail")
+    fleet.enrolled(30, source + "limits: {throttle: 10/m}\n")
+    assert fleet.states() == {"scheduled": 11}
+    row = fleet.one(
+        "SELECT count(*) AS n, count(DISTINCT due_at) AS slots, max(due_at) - min(due_at) AS over"
+        " FROM enrollment WHERE due_at > clock_timestamp()"
+    )
+    assert (row.n, row.slots, round(row.over.total_seconds())) == (19, 19, 108)
+    # Who comes later takes the slot behind the last.
+    late = seeds.subscribers(fleet.database, 1, domain="late.example.com")
+    seeds.enroll(fleet.database, "one-mail", late)
+    fleet.scan()
+    behind = fleet.one("SELECT max(due_at) = (SELECT due_at FROM enrollment WHERE subscriber_id = :id)"
+                       " AS last FROM enrollment", id=late[0])  # fmt: skip
+    assert behind.last
+    with fleet.database.snapshot() as connection:
+        told = explain(connection, late[0], "one-mail", "mail")
+    assert told.step is not None and "no faster than its throttle" in told.step
