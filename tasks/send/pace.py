@@ -21,6 +21,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -45,6 +46,8 @@ UNLIMITED: Final = 10_000  # tokens at once where only connections or a day are 
 AWAY: Final = 15.0  # seconds that a group stands still when Redis or Postgres cannot be asked
 BATCH: Final = 1000  # tokens that one question asks for at most
 DAY_BATCH: Final = 20  # and of a warm-up's day
+# Apart from the threads that write to Postgres: DNS may hold up nothing but the mails that ask it.
+LOOKUPS: Final = ThreadPoolExecutor(8, thread_name_prefix="mx")
 
 
 class Source(Protocol):
@@ -561,7 +564,8 @@ class Pace:
 
     async def _find(self, domain: str) -> None:
         # Whatever it comes to, `of` knows an answer from now on.
-        await asyncio.to_thread(self._source.find, domain)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(LOOKUPS, self._source.find, domain)
         if waiting := self._looking.pop(domain, []):
             self._ready(waiting)
 

@@ -57,7 +57,10 @@ def test_a_reply_says_whether_to_slow_down_and_for_how_long(
     assert (slows(said(line)), asked_wait(said(line))) == (slow, wait)
 
 
-def test_the_domains_of_one_provider_are_one_group() -> None:
+def test_the_domains_of_one_provider_are_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(domain: str) -> tuple[list[str], float]:
+        raise TimeoutError
+
     asked: list[str] = []
 
     def resolve(domain: str) -> tuple[list[str], float]:
@@ -79,6 +82,12 @@ def test_the_domains_of_one_provider_are_one_group() -> None:
     ]  # fmt: skip
     assert groups.of("shop.co") == "gmail" and len(asked) == 4
     assert mx.Groups(None).of("shop.co") == "shop.co"
+    # A resolver that is dead is left alone: nobody waits for it again and again.
+    for n in range(2):  # one has failed above
+        assert groups.of(f"d{n}.co") is None
+        monkeypatch.setattr(groups, "_resolve", dead)
+        assert groups.find(f"d{n}.co") == f"d{n}.co"
+    assert groups.of("new.co") == "new.co" and groups.of("shop.co") == "gmail"
     assert set(domains.GROUPS) <= domains.NAMES
 
 
