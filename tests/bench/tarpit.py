@@ -7,12 +7,14 @@ tarpit answers each dot after some seconds and every domain is limited to a few 
 (`dripfleet relay limit tarpit --connections 3`); the same tarpit without a limit. What is measured is
 how many mails a second the *other* domains get, to the last of them, as a ratio to the window of the
 same round in which nobody is slow. One send process without Celery, Postgres with fsync, Valkey.
-Nothing is printed unless each of the others got one mail, and no mail was sent twice.
+Nothing is printed unless each of the others got one mail, and no mail was sent twice. Beside it, what a
+limit that holds nobody up costs a mail of the send process, its share of Redis's answers included.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime as dt
 import json
 import sys
@@ -36,8 +38,16 @@ from models.session import Database
 from tasks.errors import DripfleetError, Permanent
 from tasks.moves.settings import IdentitySettings
 from tasks.send import limits
+from tasks.send.buckets import PREFIX, Buckets
+from tasks.send.limits import Allowed, Limit
+from tasks.send.mail import Mail, Ticket
+from tasks.send.mx import Groups
+from tasks.send.outcome import Accepted, Stage
+from tasks.send.pace import Pace
 from tasks.send.service import Service
 from tasks.send.settings import SendSettings
+from tasks.send.throttle import Tokens
+from tasks.send.transport import Envelope, wire_body
 from tasks.sequence.enroll import enroll_all
 from tasks.sequence.store import Planner
 from tests.bench import due_mails
@@ -50,6 +60,7 @@ TARPIT = "tarpit.test"
 EACH = 10  # one recipient in so many is there
 AT_ONCE = 3
 DOORBELLS = 2  # answered side by side, as the send pool does
+PRICED = 100_000  # mails by which the price of a limit is found
 SECRET = SecretStr("a secret of the benchmark")
 PLAIN, LIMITED, BARE = "default", "tarpit", "bare"
 
@@ -80,7 +91,7 @@ class Bench:
         self.database = Database(home.postgres().url, name="dripfleet-bench")
         exits.callback(self.database.close)
         migrate(self.database)
-        client = exits.enter_context(redis.Redis.from_url(home.valkey().url))
+        client = self.client = exits.enter_context(redis.Redis.from_url(home.valkey().url))
         self.folder = folder
         self.spools = {PLAIN: folder / "fast", LIMITED: folder / "slow"}
         fault = f"dot:stall,seconds={args.seconds:g},rcpt=*@{TARPIT}"
@@ -181,6 +192,43 @@ class Bench:
             return n
 
 
+async def price(bench: Bench, mails: int) -> float:
+    """Microseconds of processor of this process that a limit costs a mail, its share of Redis's answers included."""
+    group = "price.test"
+    bench.client.hset(f"{PREFIX}:price:{group}", mapping={"rate": 6e6, "calm": 6e6})
+    put_off: list[Mail] = []
+    pace = Pace(
+        "price", Groups(),
+        Tokens("price", bench.database, Buckets(bench.client, "price", "bench"), Groups()),
+        domain_rest=60, away=30, ready=lambda mails: None,
+        give_back=lambda mail, why, delay: put_off.append(mail),
+    )  # fmt: skip
+    running = asyncio.create_task(pace.run())
+    body, envelope = wire_body(b"x\r\n"), Envelope("a@b.example", f"c@{group}")
+    accepted, spent = Accepted(Stage.DOT), {}
+    try:
+        for limit in (None, Limit(group, per_minute=6e6)):
+            pace.allow(Allowed({} if limit is None else {group: limit}))
+            many = [
+                Mail(n, 1, n, None, "marketing", f"c@{group}", b"", envelope, body, Ticket(1))
+                for n in range(mails)
+            ]
+            began = time.process_time()
+            for number, mail in enumerate(many):
+                while not pace.takes(mail):
+                    await asyncio.sleep(0.001)
+                if mail.group:
+                    pace.heard(mail, accepted)
+                    pace.left(mail)
+                if not number % 100:
+                    await asyncio.sleep(0)
+            spent[limit] = time.process_time() - began
+    finally:
+        running.cancel()
+    (without, limited) = spent.values()
+    return (limited - without) / mails * 1e6
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -201,10 +249,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     rates.append(bench.window(relay))
                     say(f"round {number + 1}, {relay}: {rates[-1]:,.0f} mails/s to the others")
             bench.check()
+            micros = asyncio.run(price(bench, PRICED))
     except DripfleetError as fault:
         say(f"tarpit: {fault}")
         return 1
-    figures = {}
+    figures: dict[str, Any] = {"limit_us_a_mail": round(micros, 2)}
     for relay in (LIMITED, BARE):
         ratios = [slow / fast for slow, fast in zip(found[relay], found[PLAIN], strict=True)]
         figures[relay] = [round(f(ratios), 3) for f in (median, min, max)]
@@ -214,6 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(
                 f"tarpit, {what}: the others keep {middle:.2f} ({least:.2f}–{most:.2f})\n"
             )
+        sys.stdout.write(f"a limit costs a mail {micros:.2f} µs of processor\n")
     sys.stdout.write(json.dumps(figures) + "\n")
     return 0
 
