@@ -58,13 +58,18 @@ from workers.embedded.sink import start_sink
 
 TARPIT = "tarpit.test"
 EACH = 10  # one recipient in so many is there
+DOMAINS = 97  # of the others
 AT_ONCE = 3
 DOORBELLS = 2  # answered side by side, as the send pool does
 PRICED = 100_000  # mails by which the price of a limit is found
 SECRET = SecretStr("a secret of the benchmark")
 PLAIN, LIMITED, BARE = "default", "tarpit", "bare"
 
-MOVE = text("UPDATE subscriber SET address = 'c' || id || '@tarpit.test' WHERE id % :each = 0")
+MOVE = text("""
+UPDATE subscriber SET address = 'c' || id
+    || CASE WHEN id % :each = 0 THEN '@tarpit.test' ELSE '@d' || id % :domains || '.test' END
+WHERE id BETWEEN :first AND :last
+""")
 # Of this window's mails those to the other domains.
 OTHERS = text("""
 SELECT count(*) AS n, max(m.terminal_at) AS last FROM message m
@@ -111,8 +116,11 @@ class Bench:
             )
         )
         due_mails.bring_in(self.database, self.mails)
+        for first in range(1, self.mails + 1, due_mails.BATCH):
+            values = {"first": first, "last": first + due_mails.BATCH - 1}
+            with self.database.transaction() as connection:
+                connection.execute(MOVE, values | {"each": EACH, "domains": DOMAINS})
         with self.database.transaction() as connection:
-            connection.execute(MOVE, {"each": EACH})
             limits.set_limit(connection, LIMITED, "*", connections=AT_ONCE)
         self.planner = Planner(
             self.database, IdentitySettings(secret_message_id=SECRET), dt.timedelta(days=3)

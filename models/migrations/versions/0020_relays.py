@@ -56,4 +56,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Of several relays the first: before, a stream had one.
+    op.execute(
+        "UPDATE stream SET relay = split_part(split_part(relay, ',', 1), '=', 1)"
+        " WHERE relay ~ '[=,]'"
+    )
     op.execute("DROP TABLE sequence_slot, relay_day, relay_limit, relay")
