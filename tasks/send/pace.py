@@ -208,7 +208,7 @@ class Pace:
             return True
         if not self.active:
             return True
-        name = self._known.of(mail.domain)
+        name = self._name_of(mail.domain)
         if name is None:
             self._look_up(mail)
             return False
@@ -227,7 +227,7 @@ class Pace:
         if mail.group or not self.active:
             mail.admitted = boottime()
             return True
-        name = self._known.of(mail.domain)
+        name = self._name_of(mail.domain)
         if name is None:
             return False
         group = self._group(name)
@@ -302,7 +302,7 @@ class Pace:
         """
         if not self.active:
             return None
-        name = self._known.of(domain)
+        name = self._name_of(domain)
         group = None if name is None else self._groups.get(name)
         if group is None:
             return None
@@ -365,6 +365,10 @@ class Pace:
             self._forget()
 
     # The groups
+
+    def _name_of(self, domain: str) -> str | None:
+        """The group of a domain; one that an operator has limited by its own name is its own."""
+        return domain if domain in self._allowed.limits else self._known.of(domain)
 
     def _group(self, name: str) -> _Group | None:
         group = self._groups.get(name)

@@ -249,6 +249,24 @@ def test_who_asks_us_to_slow_down_rests_as_long_as_they_say(run: Run) -> None:
     run(talk())
 
 
+def test_a_domain_that_is_limited_by_its_name_is_apart_from_its_provider(
+    run: Run, tmp_path: Path
+) -> None:
+    async def talk() -> None:
+        async with serve(tmp_path) as sink:
+            loop, source = Loop(), Tokens()
+            limits = Limit("gmail", per_minute=600), Limit("googlemail.com", per_minute=60)
+            lane = lane_of(loop, sink.port, source, *limits)
+            await lane.put([*mails(1, "gmail.com"), *mails(1, "googlemail.com", 1)])
+            await loop.until(lambda: len(loop.sent) == 2)
+            assert {ask.group: ask.per_minute for ask in source.heard} == {
+                "gmail": 600, "googlemail.com": 60,
+            }  # fmt: skip
+            await lane.close()
+
+    run(talk())
+
+
 def test_with_nobody_to_ask_nothing_goes_and_unlimited_domains_do(run: Run, tmp_path: Path) -> None:
     async def talk() -> None:
         async with serve(tmp_path) as sink:
