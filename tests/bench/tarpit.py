@@ -1,10 +1,10 @@
 """What a domain that answers slowly costs the others: one recipient in ten is at a tarpit.
 
-    python -m tests.bench.tarpit [--mails 10000] [--rounds 3] [--seconds 5] [--connections 32] [--json]
+    python -m tests.bench.tarpit [--mails 4000] [--rounds 3] [--seconds 5] [--connections 64] [--json]
 
 Three windows a round, in turns on the same servers, through the shipped sink: nobody is slow; the
 tarpit answers each dot after some seconds and every domain is limited to a few mails at once
-(`dripfleet relay limit tarpit --connections 3`); the same tarpit without a limit. What is measured is
+(`dripfleet relay limit tarpit --connections 2`); the same tarpit without a limit. What is measured is
 how many mails a second the *other* domains get, to the last of them, as a ratio to the window of the
 same round in which nobody is slow. One send process without Celery, Postgres with fsync, Valkey.
 Nothing is printed unless each of the others got one mail, and no mail was sent twice. Beside it, what a
@@ -59,7 +59,7 @@ from workers.embedded.sink import start_sink
 TARPIT = "tarpit.test"
 EACH = 10  # one recipient in so many is there
 DOMAINS = 97  # of the others
-AT_ONCE = 3
+AT_ONCE = 2
 DOORBELLS = 2  # answered side by side, as the send pool does
 PRICED = 100_000  # mails by which the price of a limit is found
 SECRET = SecretStr("a secret of the benchmark")
@@ -241,10 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--mails", type=int, default=10_000)
+    parser.add_argument("--mails", type=int, default=4_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of the tarpit, for each dot")
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     found: dict[str, list[float]] = {PLAIN: [], LIMITED: [], BARE: []}
