@@ -1,10 +1,10 @@
-"""What an operator asks of a relay: a pause, limits by group of domains, a warm-up; mails of a day."""
+"""How fast mail goes: what operators ask of relays, a warm-up's days, slots of throttled sequences."""
 
 from __future__ import annotations
 
 import datetime as dt
 
-from sqlalchemy import CheckConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -62,3 +62,11 @@ class RelayDay(Base):
     domains: Mapped[str] = mapped_column(primary_key=True)
     day: Mapped[dt.date] = mapped_column(primary_key=True)
     taken: Mapped[int] = mapped_column(server_default="0")
+
+
+class SequenceSlot(Base):
+    """When the next mail of a throttled sequence may go; NULL: none has gone yet."""
+
+    __tablename__ = "sequence_slot"
+    sequence_key: Mapped[str] = mapped_column(ForeignKey("sequence.key"), primary_key=True)
+    next_at: Mapped[dt.datetime | None]

@@ -348,8 +348,13 @@ class DeliveryLoop:
                 log.info("limits_not_read", error=type(error).__name__)
                 continue
             for name, lane in self._lanes.items():
+                allowed = throttles.of(name)
                 if lane.pace is not None:
-                    lane.pace.allow(throttles.of(name))
+                    lane.pace.allow(allowed)
+                if allowed.paused is not None:
+                    for mail in lane.take_back():
+                        away = 0.0 if mail.elsewhere else self._delivery.refused_retry
+                        self._settler.put(mail, GiveBack("relay_paused", away))
 
     def _drain(self) -> None:
         for lane in self._lanes.values():

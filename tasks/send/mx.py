@@ -2,7 +2,8 @@
 
 The name of a domain alone is asked for, and kept in this process and in Redis for as long as DNS says,
 an hour at least and a day at most. A resolver that fails makes the domain a group of its own, for a
-minute: a mail never waits for DNS longer than `PATIENCE`.
+minute; one that fails three times running is not asked for half of one. So a mail waits for DNS no
+longer than `PATIENCE`, and a dead resolver holds up a few.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ PREFIX: Final = "dripfleet:mx"
 PATIENCE: Final = 3.0
 LEAST, MOST = 3600.0, 86400.0
 UNKNOWN_FOR: Final = 60.0
+FAILURES: Final = 3
+LEFT_ALONE: Final = 30.0
 MOST_KEPT: Final = 50_000  # domains a process; then it begins anew
 
 
@@ -43,6 +46,8 @@ class Groups:
         self._resolve = resolve
         self._client = client
         self._kept: dict[str, tuple[str, float]] = {}
+        self._failures = 0
+        self._alone_until = 0.0
 
     def of(self, domain: str) -> str | None:
         """The group; None: `find` has to be called first."""
@@ -54,23 +59,39 @@ class Groups:
             group = domain
         if group is not None:
             self._keep(domain, group, float("inf"))
+        elif self._alone_until > boottime():
+            return domain
         return group
 
     def find(self, domain: str) -> str:
         """The group, asked of Redis, then of DNS; what it comes to holds even if both fail."""
         assert self._resolve is not None
         group, lasts = self._shared(domain), LEAST
-        if group is None:
+        if group is None and self._alone_until > boottime():
+            group, lasts = domain, UNKNOWN_FOR
+        elif group is None:
             try:
                 hosts, ttl = self._resolve(domain)
-            except OSError as fault:
-                log.info("mx_not_found", kind=type(fault).__name__)
+            except Exception as fault:  # whatever DNS or its library says: the mail goes on
+                self._failed(fault)
                 group, lasts = domain, UNKNOWN_FOR
             else:
+                self._failures = 0
                 group, lasts = by_mx(domain, hosts), min(max(ttl, LEAST), MOST)
                 self._share(domain, group, lasts)
         self._keep(domain, group, boottime() + lasts)
         return group
+
+    def _failed(self, fault: Exception) -> None:
+        self._failures += 1
+        if self._failures == FAILURES:
+            self._failures = 0
+            self._alone_until = boottime() + LEFT_ALONE
+            log.warning(
+                "mx_not_to_be_had",
+                kind=type(fault).__name__,
+                next="mend this machine's resolver; until then each domain has a pace of its own",
+            )
 
     def _keep(self, domain: str, group: str, until: float) -> None:
         if len(self._kept) >= MOST_KEPT:

@@ -21,6 +21,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -45,6 +46,8 @@ UNLIMITED: Final = 10_000  # tokens at once where only connections or a day are 
 AWAY: Final = 15.0  # seconds that a group stands still when Redis or Postgres cannot be asked
 BATCH: Final = 1000  # tokens that one question asks for at most
 DAY_BATCH: Final = 20  # and of a warm-up's day
+# Apart from the threads that write to Postgres: DNS may hold up nothing but the mails that ask it.
+LOOKUPS: Final = ThreadPoolExecutor(8, thread_name_prefix="mx")
 
 
 class Source(Protocol):
@@ -205,7 +208,7 @@ class Pace:
             return True
         if not self.active:
             return True
-        name = self._known.of(mail.domain)
+        name = self._name_of(mail.domain)
         if name is None:
             self._look_up(mail)
             return False
@@ -224,7 +227,7 @@ class Pace:
         if mail.group or not self.active:
             mail.admitted = boottime()
             return True
-        name = self._known.of(mail.domain)
+        name = self._name_of(mail.domain)
         if name is None:
             return False
         group = self._group(name)
@@ -299,7 +302,7 @@ class Pace:
         """
         if not self.active:
             return None
-        name = self._known.of(domain)
+        name = self._name_of(domain)
         group = None if name is None else self._groups.get(name)
         if group is None:
             return None
@@ -362,6 +365,10 @@ class Pace:
             self._forget()
 
     # The groups
+
+    def _name_of(self, domain: str) -> str | None:
+        """The group of a domain; one that an operator has limited by its own name is its own."""
+        return domain if domain in self._allowed.limits else self._known.of(domain)
 
     def _group(self, name: str) -> _Group | None:
         group = self._groups.get(name)
@@ -561,7 +568,8 @@ class Pace:
 
     async def _find(self, domain: str) -> None:
         # Whatever it comes to, `of` knows an answer from now on.
-        await asyncio.to_thread(self._source.find, domain)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(LOOKUPS, self._source.find, domain)
         if waiting := self._looking.pop(domain, []):
             self._ready(waiting)
 

@@ -68,7 +68,8 @@ class Tokens:
             share = limits.take_of_day(connection, self._relay, limit, wanted)
         if wanted < 0 or share.granted == wanted:
             return grant, why
-        granted = max(0, share.granted)
+        # What comes back was counted when it was taken.
+        granted = share.granted + ask.unused
         return dataclasses.replace(grant, granted=granted, wait=share.wait), FULL
 
 

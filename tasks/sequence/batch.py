@@ -16,6 +16,7 @@ from tasks.moves import plan as moves
 from tasks.moves import update
 from tasks.sequence import known, outbox, taken, trials, waited, words_at_hand
 from tasks.sequence.planned import Assigned, Words
+from tasks.sequence.slots import Slots
 
 FAULT_PAUSE = dt.timedelta(minutes=5)
 
@@ -66,6 +67,7 @@ class Batch:
         self.awaited = waited.awaited(connection, self.sequences.items())
         self.trials = trials.standings(connection, rows, self.sequences)
         free = (row for row in rows if row.id not in self.busy and row.id in self.sequences)
+        self.slots = Slots(connection, self.sequences.values())
         self.taken = taken.taken(connection, ((row, self.sequences[row.id]) for row in free))
 
     def fault(self, row: Any, fault: ValueError) -> None:

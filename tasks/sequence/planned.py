@@ -122,6 +122,7 @@ class Facts:
         awaited: those of its waits whose event has come.
         trials: what is on record of its experiments, by step.
         snoozed_until: until when the subscriber wants no marketing mail.
+        slot: when the next mail of the whole sequence may go, where it has a throttle; None: any time.
     """
 
     now: datetime
@@ -136,6 +137,7 @@ class Facts:
     awaited: frozenset[str] = frozenset()
     trials: Mapping[str, Standing] = field(default_factory=dict)
     snoozed_until: datetime | None = None
+    slot: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ class Planner:
             update.write_updates(connection, batch.updates)
             outbox.write(connection, batch.calls)
             trials.write(connection, batch.assigned)
+            batch.slots.write()
             done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
             words_at_hand.used(connection, batch.worded)
             reached("plan.written")
@@ -179,8 +180,11 @@ class Planner:
             batch.awaited.get(row.id, frozenset()),
             batch.trials.get(row.id, {}),
             row.snoozed_until,
+            batch.slots.of(row.sequence_key),
         )
-        return plan(sequence, position, facts, message_lifetime=self._lifetime)
+        planned = plan(sequence, position, facts, message_lifetime=self._lifetime)
+        batch.slots.take(sequence, position, planned, row.now)
+        return planned
 
     def _messages(self, row: Any, planned: Plan) -> list[moves.NewMessage]:
         made = [

@@ -1,18 +1,20 @@
 """What a domain that answers slowly costs the others: one recipient in ten is at a tarpit.
 
-    python -m tests.bench.tarpit [--mails 10000] [--rounds 3] [--seconds 5] [--connections 32] [--json]
+    python -m tests.bench.tarpit [--mails 4000] [--rounds 3] [--seconds 5] [--connections 64] [--json]
 
 Three windows a round, in turns on the same servers, through the shipped sink: nobody is slow; the
 tarpit answers each dot after some seconds and every domain is limited to a few mails at once
-(`dripfleet relay limit tarpit --connections 3`); the same tarpit without a limit. What is measured is
+(`dripfleet relay limit tarpit --connections 2`); the same tarpit without a limit. What is measured is
 how many mails a second the *other* domains get, to the last of them, as a ratio to the window of the
 same round in which nobody is slow. One send process without Celery, Postgres with fsync, Valkey.
-Nothing is printed unless each of the others got one mail, and no mail was sent twice.
+Nothing is printed unless each of the others got one mail, and no mail was sent twice. Beside it, what a
+limit that holds nobody up costs a mail of the send process, its share of Redis's answers included.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime as dt
 import json
 import sys
@@ -36,8 +38,16 @@ from models.session import Database
 from tasks.errors import DripfleetError, Permanent
 from tasks.moves.settings import IdentitySettings
 from tasks.send import limits
+from tasks.send.buckets import PREFIX, Buckets
+from tasks.send.limits import Allowed, Limit
+from tasks.send.mail import Mail, Ticket
+from tasks.send.mx import Groups
+from tasks.send.outcome import Accepted, Stage
+from tasks.send.pace import Pace
 from tasks.send.service import Service
 from tasks.send.settings import SendSettings
+from tasks.send.throttle import Tokens
+from tasks.send.transport import Envelope, wire_body
 from tasks.sequence.enroll import enroll_all
 from tasks.sequence.store import Planner
 from tests.bench import due_mails
@@ -48,12 +58,18 @@ from workers.embedded.sink import start_sink
 
 TARPIT = "tarpit.test"
 EACH = 10  # one recipient in so many is there
-AT_ONCE = 3
+DOMAINS = 97  # of the others
+AT_ONCE = 2
 DOORBELLS = 2  # answered side by side, as the send pool does
+PRICED = 100_000  # mails by which the price of a limit is found
 SECRET = SecretStr("a secret of the benchmark")
 PLAIN, LIMITED, BARE = "default", "tarpit", "bare"
 
-MOVE = text("UPDATE subscriber SET address = 'c' || id || '@tarpit.test' WHERE id % :each = 0")
+MOVE = text("""
+UPDATE subscriber SET address = 'c' || id
+    || CASE WHEN id % :each = 0 THEN '@tarpit.test' ELSE '@d' || id % :domains || '.test' END
+WHERE id BETWEEN :first AND :last
+""")
 # Of this window's mails those to the other domains.
 OTHERS = text("""
 SELECT count(*) AS n, max(m.terminal_at) AS last FROM message m
@@ -80,7 +96,7 @@ class Bench:
         self.database = Database(home.postgres().url, name="dripfleet-bench")
         exits.callback(self.database.close)
         migrate(self.database)
-        client = exits.enter_context(redis.Redis.from_url(home.valkey().url))
+        client = self.client = exits.enter_context(redis.Redis.from_url(home.valkey().url))
         self.folder = folder
         self.spools = {PLAIN: folder / "fast", LIMITED: folder / "slow"}
         fault = f"dot:stall,seconds={args.seconds:g},rcpt=*@{TARPIT}"
@@ -100,8 +116,11 @@ class Bench:
             )
         )
         due_mails.bring_in(self.database, self.mails)
+        for first in range(1, self.mails + 1, due_mails.BATCH):
+            values = {"first": first, "last": first + due_mails.BATCH - 1}
+            with self.database.transaction() as connection:
+                connection.execute(MOVE, values | {"each": EACH, "domains": DOMAINS})
         with self.database.transaction() as connection:
-            connection.execute(MOVE, {"each": EACH})
             limits.set_limit(connection, LIMITED, "*", connections=AT_ONCE)
         self.planner = Planner(
             self.database, IdentitySettings(secret_message_id=SECRET), dt.timedelta(days=3)
@@ -181,14 +200,51 @@ class Bench:
             return n
 
 
+async def price(bench: Bench, mails: int) -> float:
+    """Microseconds of processor of this process that a limit costs a mail, its share of Redis's answers included."""
+    group = "price.test"
+    bench.client.hset(f"{PREFIX}:price:{group}", mapping={"rate": 6e6, "calm": 6e6})
+    put_off: list[Mail] = []
+    pace = Pace(
+        "price", Groups(),
+        Tokens("price", bench.database, Buckets(bench.client, "price", "bench"), Groups()),
+        domain_rest=60, away=30, ready=lambda mails: None,
+        give_back=lambda mail, why, delay: put_off.append(mail),
+    )  # fmt: skip
+    running = asyncio.create_task(pace.run())
+    body, envelope = wire_body(b"x\r\n"), Envelope("a@b.example", f"c@{group}")
+    accepted, spent = Accepted(Stage.DOT), {}
+    try:
+        for limit in (None, Limit(group, per_minute=6e6)):
+            pace.allow(Allowed({} if limit is None else {group: limit}))
+            many = [
+                Mail(n, 1, n, None, "marketing", f"c@{group}", b"", envelope, body, Ticket(1))
+                for n in range(mails)
+            ]
+            began = time.process_time()
+            for number, mail in enumerate(many):
+                while not pace.takes(mail):
+                    await asyncio.sleep(0.001)
+                if mail.group:
+                    pace.heard(mail, accepted)
+                    pace.left(mail)
+                if not number % 100:
+                    await asyncio.sleep(0)
+            spent[limit] = time.process_time() - began
+    finally:
+        running.cancel()
+    (without, limited) = spent.values()
+    return (limited - without) / mails * 1e6
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--mails", type=int, default=10_000)
+    parser.add_argument("--mails", type=int, default=4_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of the tarpit, for each dot")
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     found: dict[str, list[float]] = {PLAIN: [], LIMITED: [], BARE: []}
@@ -201,10 +257,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     rates.append(bench.window(relay))
                     say(f"round {number + 1}, {relay}: {rates[-1]:,.0f} mails/s to the others")
             bench.check()
+            micros = asyncio.run(price(bench, PRICED))
     except DripfleetError as fault:
         say(f"tarpit: {fault}")
         return 1
-    figures = {}
+    figures: dict[str, Any] = {"limit_us_a_mail": round(micros, 2)}
     for relay in (LIMITED, BARE):
         ratios = [slow / fast for slow, fast in zip(found[relay], found[PLAIN], strict=True)]
         figures[relay] = [round(f(ratios), 3) for f in (median, min, max)]
@@ -214,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(
                 f"tarpit, {what}: the others keep {middle:.2f} ({least:.2f}–{most:.2f})\n"
             )
+        sys.stdout.write(f"a limit costs a mail {micros:.2f} µs of processor\n")
     sys.stdout.write(json.dumps(figures) + "\n")
     return 0
 

@@ -11,14 +11,19 @@ import pytest
 import redis
 
 from models.session import Database
+from tasks.moves.claim import claim
+from tasks.moves.release import Returned, give_back
+from tasks.moves.settings import DeliverySettings
 from tasks.send import limits
 from tasks.send.buckets import Ask, Buckets, Grant, standing
 from tasks.send.limits import Limit, WarmUp
 from tasks.send.service import Service
+from tasks.sequence.explain import explain
 from tests.live import seeds
 from tests.live.fleet import Fleet, eventually
 from workers.cli import main
 from workers.cli.render import ExitCode
+from workers.doctor.relays import relays
 from workers.embedded.faults import Faults
 from workers.embedded.launch import free_port
 from workers.embedded.sink import in_thread
@@ -201,10 +206,63 @@ def test_a_paused_relay_is_handed_nothing_and_says_so(
     assert main(["relay", "pause", "default", "--reason", "their incident"]) == ExitCode.OK
     with in_thread(tmp_path / "mail", faults=Faults()) as sink:
         fleet = Fleet(database, sink, tmp_path)
-        fleet.enrolled(3)
+        subscriber, *_ = fleet.enrolled(3)
         assert fleet.send() == {} and fleet.states() == {"scheduled": 3}
+        with database.snapshot() as connection:
+            (told,) = explain(connection, subscriber, "one-mail").next
+        assert "is paused since" in told and "(its relay is: their incident)" in told
         assert main(["relay", "resume", "default"]) == ExitCode.OK
         fleet.service.loop.join(10)
         fleet.service = Service(database, fleet.settings)
         assert fleet.send() == {"claimed": 3, "sent": 3}
         fleet.service.loop.join(10)
+
+
+def test_the_planner_hands_out_the_slots_of_a_throttled_sequence_once(fleet: Fleet) -> None:
+    source = seeds.ONE_MAIL.format(class_="marketing", template="test/mail")
+    fleet.enrolled(30, source + "limits: {throttle: 10/m}\n")
+    assert fleet.states() == {"scheduled": 11}
+    row = fleet.one(
+        "SELECT count(*) AS n, count(DISTINCT due_at) AS slots, max(due_at) - min(due_at) AS over"
+        " FROM enrollment WHERE due_at > clock_timestamp()"
+    )
+    assert (row.n, row.slots, round(row.over.total_seconds())) == (19, 19, 108)
+    # Who comes later takes the slot behind the last.
+    late = seeds.subscribers(fleet.database, 1, domain="late.example.com")
+    seeds.enroll(fleet.database, "one-mail", late)
+    fleet.scan()
+    behind = fleet.one("SELECT max(due_at) = (SELECT due_at FROM enrollment WHERE subscriber_id = :id)"
+                       " AS last FROM enrollment", id=late[0])  # fmt: skip
+    assert behind.last
+    with fleet.database.snapshot() as connection:
+        told = explain(connection, late[0], "one-mail", "mail")
+    assert told.step is not None and "no faster than its throttle" in told.step
+
+
+def test_doctor_says_who_waits_for_which_limit_and_what_to_do(
+    database: Database, fleet: Fleet
+) -> None:
+    def found() -> list[tuple[str, str]]:
+        with database.transaction() as connection:
+            return [(each.severity, each.says) for each in relays(connection)]
+
+    assert found() == []
+    with database.transaction() as connection:
+        limits.set_limit(connection, "default", "gmail", per_minute=60)
+        limits.warm_up(connection, "default", "*", 50, dt.timedelta(days=1), 1000)
+        limits.pause(connection, "default", "their incident")
+    assert found() == [
+        ("warning", "paused: their incident"),
+        ("fine", "warms up *: 0 of 50 today"),
+        ("fine", "nobody waits for a limit of a relay"),
+    ]
+    (subscriber,) = fleet.enrolled(1)
+    with database.transaction() as connection:
+        (row,) = claim(connection, stream="marketing", n=1, owner="w", lease=60).rows
+        back = [Returned(row.id, row.epoch, "warm_up_day_full", 3600.0)]
+        assert give_back(connection, back, "w", DeliverySettings()) == 1
+    says = "1 mail waits: the warm-up of its relay lets no more go today"
+    assert ("warning", says) in found()
+    with database.snapshot() as connection:
+        (told,) = explain(connection, subscriber, "one-mail").next
+    assert "(in 59 min" in told and "the warm-up of its relay lets no more go today" in told

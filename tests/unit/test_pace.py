@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import random
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,10 @@ def test_a_reply_says_whether_to_slow_down_and_for_how_long(
     assert (slows(said(line)), asked_wait(said(line))) == (slow, wait)
 
 
-def test_the_domains_of_one_provider_are_one_group() -> None:
+def test_the_domains_of_one_provider_are_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(domain: str) -> tuple[list[str], float]:
+        raise TimeoutError
+
     asked: list[str] = []
 
     def resolve(domain: str) -> tuple[list[str], float]:
@@ -79,6 +83,12 @@ def test_the_domains_of_one_provider_are_one_group() -> None:
     ]  # fmt: skip
     assert groups.of("shop.co") == "gmail" and len(asked) == 4
     assert mx.Groups(None).of("shop.co") == "shop.co"
+    # A resolver that is dead is left alone: nobody waits for it again and again.
+    for n in range(2):  # one has failed above
+        assert groups.of(f"d{n}.co") is None
+        monkeypatch.setattr(groups, "_resolve", dead)
+        assert groups.find(f"d{n}.co") == f"d{n}.co"
+    assert groups.of("new.co") == "new.co" and groups.of("shop.co") == "gmail"
     assert set(domains.GROUPS) <= domains.NAMES
 
 
@@ -240,6 +250,24 @@ def test_who_asks_us_to_slow_down_rests_as_long_as_they_say(run: Run) -> None:
     run(talk())
 
 
+def test_a_domain_that_is_limited_by_its_name_is_apart_from_its_provider(
+    run: Run, tmp_path: Path
+) -> None:
+    async def talk() -> None:
+        async with serve(tmp_path) as sink:
+            loop, source = Loop(), Tokens()
+            limits = Limit("gmail", per_minute=600), Limit("googlemail.com", per_minute=60)
+            lane = lane_of(loop, sink.port, source, *limits)
+            await lane.put([*mails(1, "gmail.com"), *mails(1, "googlemail.com", 1)])
+            await loop.until(lambda: len(loop.sent) == 2)
+            assert {ask.group: ask.per_minute for ask in source.heard} == {
+                "gmail": 600, "googlemail.com": 60,
+            }  # fmt: skip
+            await lane.close()
+
+    run(talk())
+
+
 def test_with_nobody_to_ask_nothing_goes_and_unlimited_domains_do(run: Run, tmp_path: Path) -> None:
     async def talk() -> None:
         async with serve(tmp_path) as sink:
@@ -281,6 +309,70 @@ def test_what_was_announced_or_reserved_is_there_to_be_taken_back(run: Run, tmp_
             taken = lane.drain()
             assert len(taken) + len(loop.back) == 2
             assert all(mail.group == "" for mail in taken)
+            await lane.close()
+
+    run(talk())
+
+
+class Moody(Tokens):
+    """Grants a few, or none for a moment, or does not answer at all."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self.rng = rng
+
+    def ask(self, asks: list[tuple[Limit, Ask]]) -> list[tuple[Grant, str]]:
+        if self.rng.random() < 0.1:
+            raise ConnectionError("Redis is away")
+        answers = []
+        for limit, ask in asks:
+            granted = self.rng.randint(0, min(ask.wanted, 4))
+            rest = ask.rest if ask.slowed else 0.0
+            wait = self.rng.choice((0.01, 0.05, 5.0))
+            grant = Grant(granted, wait, limit.per_minute, rest, self.rng.randint(1, 3), 0)
+            answers.append((grant, "throttled"))
+        return answers
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_happens_each_mail_has_one_end_and_no_place_stays_taken(
+    run: Run, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    faults = Faults.parse(
+        ["rcpt:421,p=0.05", "rcpt:450,p=0.05", "dot:451,p=0.05", "body:close,p=0.05",
+         "mail:close,p=0.03", f"dot:stall,seconds=0.05,p=0.2,rcpt=*@{SLOW}"],
+        seed=seed,
+    )  # fmt: skip
+    kinds = (
+        Limit("*", per_minute=60_000), Limit("*", connections=2), Limit(SLOW, connections=1),
+        Limit("*", per_minute=6000, connections=1), Limit("c.test", per_minute=600),
+    )  # fmt: skip
+
+    async def talk() -> None:
+        async with serve(tmp_path, faults=faults) as sink:
+            loop = Loop()
+            lane = lane_of(loop, sink.port, Moody(rng))
+            assert lane.pace is not None
+            number = 0
+            for _ in range(12):
+                chosen = rng.sample(kinds, rng.randint(0, 3))
+                lane.pace.allow(Allowed({limit.domains: limit for limit in chosen}))
+                many: list[Mail] = []
+                for _ in range(25):
+                    domain = rng.choice((SLOW, FAST, "c.test", "d.test"))
+                    many += mails(1, domain, number)
+                    number += 1
+                await lane.put(many)
+                await asyncio.sleep(rng.random() * 0.03)
+                if rng.random() < 0.2:
+                    await lane.put(lane.take_back())
+            taken = lane.drain()
+            await loop.until(lambda: len(loop.sent) + len(loop.back) + len(taken) >= number)
+            await asyncio.sleep(0.05)
+            ends = [mail.id for mail in (*loop.sent, *taken, *(mail for mail, _ in loop.back))]
+            assert sorted(ends) == list(range(number))
+            assert all(each.under_way == 0 and each.aside == 0 for each in lane.pace.standing())
             await lane.close()
 
     run(talk())

@@ -20,6 +20,7 @@ _MOVES: Final[Mapping[str, str]] = {
     "stream_fault": "dripfleet stream list",
     "journal_full": "free the disk of DRIPFLEET_JOURNAL_DIR, then dripfleet doctor",
     "paused": "dripfleet stream list",
+    "relay_paused": "dripfleet relay list",
     "throttled": "dripfleet relay list",
     "domain_resting": "dripfleet relay list",
     "warm_up_day_full": "dripfleet relay list",

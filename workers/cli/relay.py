@@ -12,6 +12,8 @@ from workers.cli.context import Services, connected
 from workers.cli.render import emit, say
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from tasks.send.buckets import Pacing
     from tasks.send.limits import Allowed, WarmUp
 
@@ -106,6 +108,7 @@ def limit(
     if clear == (per_minute is not None or connections is not None):
         raise typer.BadParameter("expected --per-minute, --connections or both; or --clear")
     with connected() as services, services.database.transaction() as connection:
+        _told_if_unused(connection, key)
         if clear:
             done = limits.clear_limit(connection, key, group)
             say(f"relay {key}, {group}: {'nothing limits it' if done else 'had no limit'}")
@@ -153,6 +156,7 @@ def warmup(
         raise typer.BadParameter(f"expected --until to be {first} or more", param_hint="--until")
     every = dt.timedelta(days=int(found[1]) * (7 if found[2] == "w" else 1))
     with connected() as services, services.database.transaction() as connection:
+        _told_if_unused(connection, key)
         if first is None:
             done = limits.end_warm_up(connection, key, group)
             say(f"relay {key}, {group}: {'the warm-up is over' if done else 'had no warm-up'}")
@@ -173,6 +177,7 @@ def pause(
 
     _checked(key, "*")
     with connected() as services, services.database.transaction() as connection:
+        _told_if_unused(connection, key)
         done = limits.pause(connection, key, reason)
     say(f"relay {key}: {'paused' if done else 'was paused already'}")
 
@@ -264,6 +269,18 @@ def _checked(key: str, domains: str) -> str:
         say(f"{group} belongs to the group {meant}, whose limit this is")
         return meant
     return group
+
+
+def _told_if_unused(connection: Connection, key: str) -> None:
+    """Say so where no stream names this relay: it may be a slip."""
+    from sqlalchemy import text
+
+    from tasks.send import route
+
+    rows = connection.execute(text("SELECT DISTINCT relay FROM stream")).scalars()
+    named = sorted({name for each in rows for name in route.names(each)})
+    if key not in named:
+        say(f"no stream names the relay {key}; they name {', '.join(named)}", style="yellow")
 
 
 def _days(plan: WarmUp) -> str:

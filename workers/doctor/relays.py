@@ -47,6 +47,7 @@ def relays(connection: Connection) -> Iterator[Finding]:
     for row in rows:
         number = f"{row.n} or more" if row.n >= MOST else str(row.n)
         why, _, move = put_off.WORDS[row.reason].partition("; ")
-        yield warning(f"stream {row.stream}", f"{number} mails wait: {why}", move)
+        mails = "mail waits" if row.n == 1 else "mails wait"
+        yield warning(f"stream {row.stream}", f"{number} {mails}: {why}", move)
     if any(holds.limits for holds in allowed.values()) and not rows:
         yield fine("relays", "nobody waits for a limit of a relay")

@@ -1,4 +1,4 @@
-"""Relays: paused by hand, limited by group of domains, warmed up day by day."""
+"""Relays: paused by hand, limited by group of domains, warmed up; slots of throttled sequences."""
 
 from __future__ import annotations
 
@@ -42,6 +42,12 @@ CREATE TABLE relay_day (
     CONSTRAINT relay_day_pkey PRIMARY KEY (relay, domains, day),
     CONSTRAINT relay_day_taken_check CHECK (taken >= 0)
 );
+CREATE TABLE sequence_slot (
+    sequence_key text NOT NULL,
+    next_at      timestamptz,
+    CONSTRAINT sequence_slot_pkey PRIMARY KEY (sequence_key),
+    CONSTRAINT sequence_slot_sequence_key_fkey FOREIGN KEY (sequence_key) REFERENCES sequence (key)
+);
 """
 
 
@@ -50,4 +56,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE relay_day, relay_limit, relay")
+    # Of several relays the first: before, a stream had one.
+    op.execute(
+        "UPDATE stream SET relay = split_part(split_part(relay, ',', 1), '=', 1)"
+        " WHERE relay ~ '[=,]'"
+    )
+    op.execute("DROP TABLE sequence_slot, relay_day, relay_limit, relay")
