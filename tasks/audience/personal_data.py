@@ -10,7 +10,7 @@ from tasks.audience.store import Subscriber
 
 _BY_SUBSCRIBER: Final = (
     "consent", "snooze", "enrollment", "decision", "message", "event", "entry_request",
-    "entry_refusal", "conversion", "score", "segment_present", "segment_edge", "segment_member",
+    "entry_refusal", "conversion", "score", "entry_score", "segment_present", "segment_edge", "segment_member",
     "webhook_outbox", "experiment_assignment",
 )  # fmt: skip
 _BY_MESSAGE: Final = ("attempt", "hit")
