@@ -150,6 +150,7 @@ ONCE: Final = {
         ("labels", "segment_member"),
         ("scores", "score"),
         ("score_requests", "score_request"),
+        ("entry_scores", "entry_score"),
     )
 }
 FORGET_REFUSED: Final = text("""
