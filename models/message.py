@@ -116,6 +116,11 @@ class Message(Base):
             "sequence_key",
             postgresql_where=text("parked_from IS NOT NULL"),
         ),
+        Index(
+            "message_crashed_idx",
+            "owner",
+            postgresql_where=text("crashes > 0 AND watch_at IS NOT NULL"),
+        ),
     )
     id: Mapped[Id]
     effect_key: Mapped[bytes] = mapped_column(unique=True)

@@ -16,6 +16,7 @@ from tasks import names, trace
 from tasks.crashpoint import reached
 from tasks.moves import plan as moves
 from tasks.moves import update
+from tasks.moves.by_key import by_key
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
 from tasks.sequence import meanwhile, outbox, trials, words
@@ -100,6 +101,7 @@ class Planner:
         """Plan up to `n` due enrollments, in one transaction that holds their locks."""
         drawn = trace.spans.now()
         with self._database.transaction() as connection:
+            by_key(connection)
             rows = connection.execute(DUE, {"n": n}).all()
             if not rows:
                 return Scanned(0, 0)
