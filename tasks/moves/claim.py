@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from tasks.moves.by_key import by_key
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A message that this worker holds under `epoch`, with all that its mail is made of."""
 
     id: int
@@ -175,7 +174,7 @@ def claim(
         },
     ).all()
     return Claim(
-        [Claimed(*row[:-1]) for row in rows],
+        [Claimed._make(row[:-1]) for row in rows],
         max((row.next_look for row in rows), default=None),
     )
 

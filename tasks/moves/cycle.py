@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tasks.moves.by_key import SETTINGS
 from tasks.moves.pipeline import Parameter, Pipeline, blobs, integers, scalar, stamps, texts
@@ -16,8 +17,7 @@ from tasks.moves.settings import DeliverySettings
 from tasks.moves.statement import AFTERMATH
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """A mail whose body is written and whose dot is not. `address`: as it was claimed."""
 
     id: int
@@ -27,8 +27,7 @@ class Ready:
     content_sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """A reply to a dot. `armed_at`: as ARM returned it, in Postgres's text."""
 
     id: int

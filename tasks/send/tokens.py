@@ -55,9 +55,7 @@ class Keys:
 
 def sign(keys: Keys, purpose: Purpose, *ids: int) -> str:
     """A token for one or two row ids."""
-    octets = b"".join(each.to_bytes(8, "big") for each in ids)
-    secret = keys.secrets[keys.signing]
-    return f"{keys.signing}.{_b64(octets)}.{_b64(_mac(secret, keys.signing, purpose, octets))}"
+    return _signed(keys.secrets[keys.signing], keys.signing, purpose, ids)
 
 
 def read(keys: Keys, purpose: Purpose, token: str) -> tuple[int, ...] | None:
@@ -85,6 +83,13 @@ def read_unsubscribe_token(secrets: Mapping[str, bytes], token: str) -> int | No
     """The message id of a genuine token; None for anything else. `secrets` maps key ids."""
     ids = read(Keys("", secrets), "unsubscribe", token)
     return ids[0] if ids is not None and len(ids) == 1 else None
+
+
+@lru_cache(maxsize=64)
+def _signed(secret: bytes, key_id: str, purpose: Purpose, ids: tuple[int, ...]) -> str:
+    # A mail asks for its own three times: for the header, for its templates, for a page to leave by.
+    octets = b"".join([each.to_bytes(8, "big") for each in ids])
+    return f"{key_id}.{_b64(octets)}.{_b64(_mac(secret, key_id, purpose, octets))}"
 
 
 def _mac(secret: bytes, key_id: str, purpose: Purpose, octets: bytes) -> bytes:
