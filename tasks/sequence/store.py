@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
@@ -70,6 +70,32 @@ DEFINITION = text(
     "SELECT definition FROM sequence_version WHERE sequence_key = :key AND version = :version"
 )
 
+
+class Due(NamedTuple):
+    """A row of `DUE`, column by column: what is read of it a dozen times is read fast."""
+
+    id: int
+    sequence_key: str
+    sequence_version: int
+    subscriber_id: int
+    entry_no: int
+    step_id: str | None
+    step_started_at: dt.datetime | None
+    due_at: dt.datetime
+    wait_rule: dict[str, Any] | None
+    entered_at: dt.datetime
+    passed: list[str] | None
+    zone: str | None
+    paused: bool
+    opted_in: bool | None
+    stopped: str | None
+    snoozed_until: dt.datetime | None
+    state: str | None
+    reason: str | None
+    bounced: bool
+    now: dt.datetime
+
+
 TERMINAL_STATES = frozenset(
     {"sent", "sent_assumed", "failed", "suppressed", "capped", "held_out", "late", "expired",
      "cancelled"}
@@ -102,7 +128,7 @@ class Planner:
         drawn = trace.spans.now()
         with self._database.transaction() as connection:
             by_key(connection)
-            rows = connection.execute(DUE, {"n": n}).all()
+            rows = [Due._make(row) for row in connection.execute(DUE, {"n": n})]
             if not rows:
                 return Scanned(0, 0)
             batch = Batch(connection, self._definitions(rows), rows)
