@@ -245,6 +245,8 @@ class Lane:
                     finally:
                         self._idle -= 1
                 mail = self._queue.popleft()
+                if not self._slow:
+                    return mail
                 rest = self._slow.get(mail.domain, 0.0) - boottime()
                 if rest <= 0:
                     if self.pace is None or self.pace.admits(mail):
@@ -327,7 +329,7 @@ class Lane:
         """The next mail in line, if no idle connection is about to take it."""
         if self._draining or self.relay.rate is not None or len(self._queue) <= self._idle:
             return None
-        if self._slow.get(self._queue[0].domain, 0.0) > boottime():
+        if self._slow and self._slow.get(self._queue[0].domain, 0.0) > boottime():
             return None
         if self.pace is not None and not self.pace.takes(self._queue[0]):
             return None
