@@ -29,8 +29,8 @@ from tasks.webhooks.settings import WebhookSettings
 from tasks.wording import WordingSettings
 from workers.autoscale import AutoscaleSettings
 from workers.cli import app
-from workers.edge.settings import EdgeSettings
 from workers.edge.provider_settings import ProviderSettings
+from workers.edge.settings import EdgeSettings
 from workers.metrics.export import MetricsSettings
 from workers.settings import FleetSettings, RedisSettings, variable
 from workers.tracing import TraceSettings

@@ -19,9 +19,9 @@ from tests.live import edge
 from tests.live.fleet import Fleet, Make, eventually
 from tests.live.providers import CERTIFICATE, PATH, TOPIC, Providers, Request, Sent
 from tests.live.test_inbound import KEYS, TWO, rows
+from workers.edge.provider_settings import ProviderSettings
 from workers.edge.providers import Forged, ses
 from workers.edge.reports import Reports
-from workers.edge.provider_settings import ProviderSettings
 
 ALL = ("ses", "sendgrid", "mailgun", "postmark")
 SENT = """

@@ -20,11 +20,11 @@ from tasks.moves.settings import DeliverySettings, IdentitySettings
 from workers.edge import answers, api, confirming, leaving, lists, mails, problem, webhooks
 from workers.edge.callers import Callers
 from workers.edge.hits import Hits, Pen
+from workers.edge.provider_settings import ProviderSettings
 from workers.edge.reports import Reports, forget
 from workers.edge.settings import EdgeSettings
 from workers.edge.shield import AccessLog, Shield
 from workers.edge.tracking import Tracking
-from workers.edge.provider_settings import ProviderSettings
 from workers.metrics.edge import EdgeMeter
 
 LOG_EVERY = 0.2

@@ -46,7 +46,7 @@ class ProviderSettings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _postmark(self) -> WebhookSettings:
+    def _postmark(self) -> ProviderSettings:
         told = (
             self.hook_postmark_user,
             self.hook_postmark_password.get_secret_value(),

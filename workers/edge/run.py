@@ -15,8 +15,8 @@ from tasks.audience.settings import AudienceSettings
 from tasks.errors import Misconfigured
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from workers import logs
-from workers.edge.settings import EdgeSettings
 from workers.edge.provider_settings import ProviderSettings
+from workers.edge.settings import EdgeSettings
 from workers.metrics import edge as metrics
 from workers.metrics.export import MetricsSettings
 from workers.parent import PARENT_FD, watch_parent

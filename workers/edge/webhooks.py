@@ -15,9 +15,9 @@ from starlette.concurrency import run_in_threadpool
 
 from tasks.tokens import Keys
 from workers.edge.problem import Problem
+from workers.edge.provider_settings import ProviderSettings
 from workers.edge.providers import Forged, mailgun, postmark, sendgrid, ses
 from workers.edge.reports import Reports, Used
-from workers.edge.provider_settings import ProviderSettings
 
 log = structlog.get_logger()
 
