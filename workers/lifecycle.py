@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from tasks import names
-from workers import logs, tracing
+from workers import broker, logs, tracing
 from workers.heap import one_heap
 from workers.metrics import export
 from workers.parent import PARENT_FD, watch_parent
@@ -115,7 +115,7 @@ def run_worker(
         if opened is not None and pool.name == "send":
             from tasks.send import service
 
-            service.start(opened)
+            service.start(opened, broker.client(read[RedisSettings].redis_url.get_secret_value()))
             if exporter is not None:
                 exporter.meter.watch(service.current().loop.gauges)
         worker = Worker(

@@ -49,7 +49,7 @@ class Claim:
 # the process down is that row, and no crash condemns a row that was merely near. What was passed over
 # keeps the cursor from moving on. Whether the process holds anything at all is asked where such a row
 # is due, and of what it holds only rows that crashed are looked at: it may hold thousands. `unfit`:
-# stopped, suppressed, expired, or accepted after all; `refuse` gives it the reason.
+# stopped, suppressed, opted out, expired, or accepted after all; `refuse` gives it the reason.
 CLAIM = text("""
 WITH due AS MATERIALIZED (
     SELECT m.id, m.run_at, m.crashes FROM message m
@@ -108,7 +108,10 @@ RETURNING m.id, m.epoch, m.effect_key, m.rfc_message_id, m.subscriber_id, m.enro
      OR s.stopped_at IS NOT NULL OR m.expires_at <= clock_timestamp() OR EXISTS (
         SELECT 1 FROM suppression p, stream t
         WHERE p.address_hmac = s.address_hmac AND t.key = m.stream
-          AND p.scope IN ('all', t.class))) IS TRUE AS unfit,
+          AND p.scope IN ('all', t.class)) OR EXISTS (
+        SELECT 1 FROM sequence q, consent c, stream t
+        WHERE q.key = m.sequence_key AND t.key = m.stream AND t.class = 'marketing'
+          AND c.subscriber_id = s.id AND c.topic = q.topic AND NOT c.opted_in)) IS TRUE AS unfit,
     coalesce((SELECT min(run_at) FROM due WHERE id NOT IN (SELECT id FROM pick)),
              (SELECT max(run_at) FROM due)) AS next_look
 """)

@@ -19,7 +19,7 @@ from tasks.moves import update
 from tasks.moves.by_key import by_key
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
-from tasks.sequence import meanwhile, outbox, trials, words
+from tasks.sequence import meanwhile, outbox, trials, words_at_hand
 from tasks.sequence.batch import Batch, put_off
 from tasks.sequence.engine import (
     Exit,
@@ -157,8 +157,9 @@ class Planner:
             update.write_updates(connection, batch.updates)
             outbox.write(connection, batch.calls)
             trials.write(connection, batch.assigned)
+            batch.slots.write()
             done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
-            words.used(connection, batch.worded)
+            words_at_hand.used(connection, batch.worded)
             reached("plan.written")
         reached("plan.committed")
         trace.spans.handed_off(batch.messages, drawn)
@@ -207,8 +208,11 @@ class Planner:
             batch.awaited.get(row.id, frozenset()),
             batch.trials.get(row.id, {}),
             row.snoozed_until,
+            batch.slots.of(row.sequence_key),
         )
-        return plan(sequence, position, facts, message_lifetime=self._lifetime)
+        planned = plan(sequence, position, facts, message_lifetime=self._lifetime)
+        batch.slots.take(sequence, position, planned, row.now)
+        return planned
 
     def _messages(self, row: Any, planned: Plan) -> list[moves.NewMessage]:
         made = [
