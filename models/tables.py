@@ -10,11 +10,14 @@ from models import (
     fleet,
     message,
     named_segment,
+    opt_in,
     quarantine,
+    relay,
     score,
     segment,
     sequence,
     waiting,
+    webhook,
     words,
 )
 
@@ -28,10 +31,13 @@ __all__ = [
     "fleet",
     "message",
     "named_segment",
+    "opt_in",
     "quarantine",
+    "relay",
     "score",
     "segment",
     "sequence",
     "waiting",
+    "webhook",
     "words",
 ]

@@ -25,11 +25,12 @@ from tasks.send.settings import SendSettings
 from tasks.track.settings import InboundSettings
 from tasks.upkeep.old_words import OldWordsSettings
 from tasks.upkeep.verify import VerifySettings
+from tasks.webhooks.settings import WebhookSettings
 from tasks.wording import WordingSettings
 from workers.autoscale import AutoscaleSettings
 from workers.cli import app
+from workers.edge.provider_settings import ProviderSettings
 from workers.edge.settings import EdgeSettings
-from workers.edge.webhook_settings import WebhookSettings
 from workers.metrics.export import MetricsSettings
 from workers.settings import FleetSettings, RedisSettings, variable
 from workers.tracing import TraceSettings
@@ -41,6 +42,7 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     SendSettings, AudienceSettings, VerifySettings, MetricsSettings, ChurnSettings,
     TraceSettings, AutoscaleSettings, QuantumSettings, ModelSettings, WordingSettings,
     EdgeSettings, OldWordsSettings, InboundSettings, WebhookSettings,
+    ProviderSettings,
 )  # fmt: skip
 CUSTOMERS = "months,calls,plan,left\n" + "".join(
     f"{n % 40},{n * 7 % 9},{'ab'[n % 2]},{'yes' if n * 7 % 9 + n % 40 / 10 > 7 else 'no'}\n"

@@ -95,6 +95,10 @@ DELETE FROM webhook_outbox WHERE subscriber_id = ANY(:ids) AND delivered_at IS N
 _CALLED = """
 UPDATE webhook_outbox SET payload = '{}' WHERE subscriber_id = ANY(:ids) AND payload <> '{}'
 """
+# Also what was told and is kept to be told again; that they are erased is told under our own id alone.
+_TOLD = """
+DELETE FROM webhook_delivery WHERE subscriber_id = ANY(:ids) AND type <> 'subscriber.erased'
+"""
 _DECISIONS = """
 UPDATE decision SET detail = '{}' WHERE subscriber_id = ANY(:ids) AND detail <> '{}'
 """
@@ -109,6 +113,7 @@ AGAIN: Final = {
     "diagnostics": text(_DIAGNOSTICS),
     "calls": text(_OUTBOX),
     "calls_made": text(_CALLED),
+    "told": text(_TOLD),
     **{
         name: text(f"DELETE FROM {table} WHERE subscriber_id = ANY(:ids)")
         for name, table in (
@@ -120,6 +125,7 @@ AGAIN: Final = {
             ("requests", "entry_request"),
             ("refusals", "entry_refusal"),
             ("consents", "consent"),
+            ("opt_ins", "opt_in"),
             ("breaks", "snooze"),
         )
     },
@@ -144,6 +150,7 @@ ONCE: Final = {
         ("labels", "segment_member"),
         ("scores", "score"),
         ("score_requests", "score_request"),
+        ("entry_scores", "entry_score"),
     )
 }
 FORGET_REFUSED: Final = text("""

@@ -14,7 +14,7 @@ from tasks.send.confine import render_confined
 from tasks.send.content import Content, Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import Edge, OfMail, Reach
 from tasks.send.links import Links, known_rows
-from tasks.send.render import Bundle, Rendered
+from tasks.send.render import Bundle, Rendered, files_of
 from tasks.send.settings import SendSettings
 
 # What is not frozen yet is shown as a claim made now would freeze it.
@@ -25,7 +25,7 @@ SELECT m.id, m.rfc_message_id, m.stream, m.sequence_key, m.sequence_version, m.s
     m.parked_from, m.expires_at, m.epoch, m.owner, m.armed_at, m.terminal_at, m.attempts, m.takes,
     m.crashes, m.last_code, m.last_stage, m.maybe_delivered, m.created_at, m.frozen_at,
     m.content_sha256, m.effect_key, s.address, t.sender, t.doubt_policy,
-    t.class AS class_, t.tracking,
+    t.class AS class_, t.tracking, t.pause_reason AS stream_paused,
     m.frozen_at IS NOT NULL AS frozen, clock_timestamp() AS now,
     coalesce(m.template_version, (SELECT x.sha256 FROM template x WHERE x.name = m.template)) AS version,
     coalesce(m.variables, jsonb_build_object('first_name', s.first_name, 'locale', s.locale,
@@ -52,7 +52,7 @@ SELECT at, source, kind, class, code, diagnostic FROM feedback WHERE message_id 
 SOURCES = text("SELECT name, parts FROM template_source WHERE sha256 = :sha256")
 
 FACTS = (
-    "id", "rfc_message_id", "state", "reason", "stream", "doubt_policy", "sequence_key",
+    "id", "rfc_message_id", "state", "reason", "stream", "stream_paused", "doubt_policy", "sequence_key",
     "sequence_version", "step_id", "entry_no", "enrollment_id", "subscriber_id", "template",
     "created_at", "run_at", "parked_from", "watch_at", "expires_at", "frozen_at", "armed_at",
     "terminal_at", "epoch", "owner", "takes", "attempts", "crashes", "last_code", "last_stage",
@@ -148,7 +148,7 @@ def _mail(connection: Connection, row: Any, settings: SendSettings | None) -> Ma
     likeness: Likeness = "not_armed"
     # Its tokens may be of a key that signs no more.
     for keys in (settings.keys, *settings.keys.others()):
-        here = edge.of(Bundle(stored.name, stored.parts), reach, keys)
+        here = edge.of(Bundle.of_stored(stored.name, stored.parts), reach, keys)
         content = _made(row, sender, here)
         if row.content_sha256 is not None:
             likeness = "same" if bytes(row.content_sha256) == content.sha256 else "differs"
@@ -177,7 +177,8 @@ def _made(row: Any, sender: Sender, edge: OfMail) -> Content:
         edge.token(row.id),
         edge.one_click(row.id),
     )
-    return compose(rendered, message=facts, sender=sender)
+    files = files_of(edge.tracked.bundle, variables)
+    return compose(rendered, message=facts, sender=sender, files=files)
 
 
 def _sender(own: str | None, default: Sender) -> Sender:

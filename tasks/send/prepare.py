@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from email.utils import parseaddr
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import text
@@ -22,9 +21,10 @@ from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import Edge, OfMail, Reach
 from tasks.send.envelope import Envelope, WireBody, stuffed, wire_body
+from tasks.send.gate import Gate
 from tasks.send.links import Links, make_rows
 from tasks.send.mail import Mail, Ticket
-from tasks.send.render import Bundle, Rendered
+from tasks.send.render import Bundle, Rendered, files_of
 from tasks.send.settings import SendSettings
 from tasks.send.skeleton import skeleton
 from tasks.send.tokens import Keys
@@ -99,6 +99,7 @@ class Preparer:
             from tasks.send.dkim import Keyring  # late: 8 MB that not every worker needs
 
             self._keyring = Keyring.of(settings.dkim_keys)
+        self.gate = Gate(settings, self._keyring)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -111,12 +112,7 @@ class Preparer:
             row = connection.execute(STREAM, {"key": key}).one_or_none()
         if row is None:
             raise Misconfigured(f"no stream {key!r}; the table `stream` holds those there are")
-        sender = self._settings.sender
-        if row.sender:
-            name, address = parseaddr(row.sender)
-            sender = Sender(
-                name or sender.name, address, sender.postal_address, sender.unsubscribe_mailto
-            )
+        sender = self._settings.writes_as(row.sender)
         reach = Reach(row.class_ == "marketing", row.tracking)
         resend = row.doubt_policy == "resend"
         return Stream(key, row.relay, sender, resend, reach, row.return_path, row.provider)
@@ -161,7 +157,7 @@ class Preparer:
                 row = connection.execute(TEMPLATE, {"sha256": version}).one_or_none()
             if row is None:
                 raise Permanent("the sources of its template are gone; apply its sequence again")
-            bundle = self._bundles[version] = Bundle(row.name, row.parts)
+            bundle = self._bundles[version] = Bundle.of_stored(row.name, row.parts)
         return bundle
 
     def _confined(
@@ -236,7 +232,8 @@ class Preparer:
             laid = skeleton(edge.tracked.bundle, tuple(variables["sender"].items()))
             content = laid.compose(variables, message=facts, sender=stream.sender)
         else:
-            content = compose(rendered, message=facts, sender=stream.sender)
+            files = files_of(edge.tracked.bundle, {"subscriber": row.variables})
+            content = compose(rendered, message=facts, sender=stream.sender, files=files)
         return content.octets, content.sha256
 
     def _wire(self, stream: Stream, row: Claimed, octets: bytes) -> WireBody:

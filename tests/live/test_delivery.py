@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models.message import LEGAL_MOVES
 from models.session import Database
+from models.states import LEGAL_MOVES
 from tasks.moves import doubt, reap
 from tasks.moves.claim import claim
 from tasks.moves.cycle import STATEMENTS, Answered, Cycled, Ready, cycle

@@ -1,275 +1,411 @@
-"""Providers' webhooks: genuine ones change what is sent, forged ones open nothing, twice is as once."""
+"""Other systems hear what happened: signed, until they took it, and nobody is called inside a network."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import hmac
+import ipaddress
 import json
-from collections.abc import Iterator, Sequence
+import socket
+import ssl
+import threading
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
-from pydantic import ValidationError
-from sqlalchemy import Connection
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import SecretStr
+from sqlalchemy import text
 
-from tasks import return_path
-from tasks.moves.settings import DeliverySettings
-from tasks.track import feedback
-from tasks.track.report import Report
-from tasks.upkeep.verify import VerifySettings, verify
-from tests.live import edge
-from tests.live.fleet import Fleet, Make, eventually
-from tests.live.providers import CERTIFICATE, PATH, TOPIC, Providers, Request, Sent
-from tests.live.test_inbound import KEYS, TWO, rows
-from workers.cli import main
-from workers.edge.providers import Forged, ses
-from workers.edge.reports import Reports
-from workers.edge.webhook_settings import WebhookSettings
-from workers.embedded.ledger import read_mail
+from models.session import Database
+from tasks import webhook_work
+from tasks.audience import one_event
+from tasks.errors import Permanent
+from tasks.moves.erase import erase
+from tasks.moves.stop import stop_subscriber
+from tasks.webhooks import book, engine, store, target
+from tasks.webhooks.engine import Answer
+from tasks.webhooks.post import Post
+from tasks.webhooks.settings import WebhookSettings
+from tasks.webhooks.wire import Caller
+from tests.live import seeds
+from tests.live.fleet import Fleet
+from workers.doctor import webhooks as doctor
 
-ALL = ("ses", "sendgrid", "mailgun", "postmark")
-SENT = """
-SELECT m.id, m.epoch, s.address, m.rfc_message_id FROM message m
-JOIN subscriber s ON s.id = m.subscriber_id WHERE m.state IN ('sent', 'in_doubt') ORDER BY s.id
-"""
+KEY = b"an identity of the tests"
+
+
+class Listener:
+    """A server on loopback that keeps what it is told, and answers by `answer`."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[dict[str, str], bytes]] = []
+        self.answer: Callable[[bytes], tuple[int, dict[str, str]]] = lambda body: (204, {})
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                listener.told.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                status, headers = listener.answer(body)
+                self.send_response(status)
+                for name, value in {"content-length": "0", **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/in"
+
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.told]
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
 
 
 @pytest.fixture
-def providers(monkeypatch: pytest.MonkeyPatch) -> Providers:
-    made = Providers(KEYS)
-    for name, value in made.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(ses, "fetch", made.fetch)
-    return made
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    yield made
+    made.close()
 
 
-@pytest.fixture
-def hooks(providers: Providers, fleet: Fleet) -> Iterator[TestClient]:
-    with edge.client(fleet.database) as client:
-        yield client
+def settings(**more: Any) -> WebhookSettings:
+    inside: dict[str, Any] = {"webhook_networks": "127.0.0.0/8", "webhook_timeout": 2.0}
+    return WebhookSettings(secret_address=SecretStr(KEY.decode()), **(inside | more))
 
 
-def post(client: TestClient, request: Request) -> int:
-    return client.post(request.path, content=request.body, headers=request.headers).status_code
+def added(database: Database, url: str, *types: str, name: str = "crm", **more: Any) -> bytes:
+    """Add an endpoint; its secret."""
+    with database.transaction() as connection:
+        shown = book.add(connection, name, url, key=KEY, types=types, plain=True, **more)
+    assert shown.startswith("whsec_")
+    return b64decode(shown.removeprefix("whsec_"))
 
 
-def queued(fleet: Fleet, n: int) -> list[Sent]:
-    """People whose first mail went, and whose second stands in the queue."""
-    fleet.enrolled(n, TWO)
-    fleet.send()
-
-    def stand() -> bool:
-        fleet.scan()
-        return fleet.states() == {"sent": n, "scheduled": n}
-
-    eventually(stand)
-    return [Sent(*row) for row in rows(fleet, SENT)]
+def work(database: Database, **more: Any) -> dict[str, int]:
+    return Post(database, settings(**more), draw=lambda: 0.5).work(3)
 
 
-def test_a_bounce_and_a_complaint_by_each_provider_change_what_is_sent(
-    fleet: Fleet, hooks: TestClient, providers: Providers
+def run(database: Database, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+    with database.transaction() as connection:
+        done = connection.execute(text(sql), values)
+        return [tuple(row) for row in done] if done.returns_rows else []
+
+
+def verified(secret: bytes, headers: dict[str, str], body: bytes) -> bool:
+    said = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    good = "v1," + b64encode(hmac.digest(secret, said, sha256)).decode()
+    return good in headers["webhook-signature"].split(" ")
+
+
+def test_what_happens_to_people_and_mails_is_told_signed_once_and_without_addresses(
+    fleet: Fleet, listener: Listener
 ) -> None:
-    people = queued(fleet, 2 * len(ALL) + 1)
-    asked = [(name, kind) for name in ALL for kind in ("bounce", "complaint")]
-    for sent, (name, kind) in zip(people, asked, strict=False):
-        request = providers.request(name, kind, sent)
-        assert post(hooks, request) == 200, (name, kind)
-        # Sent again it is the same: by its id, and Mailgun's by its token.
-        assert post(hooks, request) == (406 if name == "mailgun" else 200)
-        assert post(hooks, providers.request(name, "delivery", sent)) == 200
-    n = len(ALL)
-    assert rows(fleet, "SELECT source, kind, class FROM feedback ORDER BY 1, 2") == [
-        (name, kind, class_)
-        for name in sorted(ALL)
-        for kind, class_ in (("bounced", "hard"), ("complained", None))
-    ]
-    assert fleet.states() == {"sent": 2 * n + 1, "suppressed": 2 * n, "scheduled": 1}
-    assert fleet.send() == {"claimed": 1, "sent": 1}
-    assert rows(fleet, "SELECT scope, reason, count(*) FROM suppression GROUP BY 1, 2") == [
-        ("all", "hard_bounce", n), ("marketing", "complaint", n),
+    database = fleet.database
+    secret = added(database, listener.url)
+    full = added(database, listener.url, "message.sent", name="archive", addresses=True)
+    (one, two) = fleet.enrolled(2)
+    run(database, "UPDATE subscriber SET external_id = 'crm-1' WHERE id = :id", id=one)
+    fleet.send()
+    fleet.scan()
+    with database.transaction() as connection:
+        assert webhook_work.to_deliver(connection)
+        one_event.record_event(connection, one, "email.clicked", properties={"url": "https://a.b"})
+        one_event.record_event(connection, one, "purchase", properties={"amount": 5})
+        stop_subscriber(connection, two, "complaint")
+        connection.execute(
+            text("INSERT INTO suppression SELECT address_hmac, 'all', 'hard_bounce' FROM subscriber"
+                 " WHERE id = :id"), {"id": two},
+        )  # fmt: skip
+    done = work(database)
+    assert (done["again"], done["dead"]) == (0, 0)
+    plain = [(h, b) for h, b in listener.told if verified(secret, h, b)]
+    archive = [(h, b) for h, b in listener.told if verified(full, h, b)]
+    assert len(plain) + len(archive) == len(listener.told) == done["delivered"]
+    told = [json.loads(body) for _, body in plain]
+    kinds = sorted(each["type"] for each in told)
+    assert kinds == [
+        "email.clicked", "enrollment.completed", "enrollment.completed", "enrollment.entered",
+        "enrollment.entered", "message.sent", "message.sent", "subscriber.opted_in",
+        "subscriber.opted_in", "subscriber.stopped", "subscriber.suppressed",
     ]  # fmt: skip
-    assert verify(fleet.database, DeliverySettings(), VerifySettings()).clean
-
-
-def test_a_delivery_settles_a_doubt(fleet_with: Make, providers: Providers) -> None:
-    fleet = fleet_with("dot:accept_then_drop")
-    rows(fleet, "UPDATE stream SET doubt_policy = 'hold' RETURNING 1")
-    fleet.enrolled(len(ALL))
-    fleet.send()
-    assert fleet.states() == {"in_doubt": len(ALL)}
-    with edge.client(fleet.database) as hooks:
-        for sent, name in zip([Sent(*row) for row in rows(fleet, SENT)], ALL, strict=True):
-            assert post(hooks, providers.request(name, "delivery", sent)) == 200
-    assert fleet.states() == {"sent": len(ALL)}
-    told = rows(fleet, "SELECT DISTINCT split_part(evidence, ';', 1) FROM attempt")
-    assert told == [("provider: arrived",)]
-    assert verify(fleet.database, DeliverySettings(), VerifySettings()).clean
-
-
-def test_forged_webhooks_open_nothing_and_are_all_answered_alike(
-    fleet: Fleet, hooks: TestClient, providers: Providers
-) -> None:
-    (sent,) = queued(fleet, 1)
-    before = fleet.states()
-    stranger = Providers(KEYS)
-    forged = [stranger.request(name, "bounce", sent) for name in ("ses", "sendgrid")]
-    good = {name: providers.request(name, "bounce", sent) for name in ALL}
-    for name in ("ses", "sendgrid", "mailgun"):
-        forged.append(Request(good[name].path, good[name].body[:-20] + b" " + good[name].body[-20:], good[name].headers))  # fmt: skip
-    forged[-1] = Request("/hooks/mailgun", good["mailgun"].body.replace(b'"signature": "', b'"signature": "0'))  # fmt: skip
-    forged[2] = Request("/hooks/ses", good["ses"].body.replace(b"User", b"Usor"))
-    forged += [
-        Request(good["postmark"].path, good["postmark"].body, {"authorization": "Basic eDp5"}),
-        Request(good["postmark"].path, good["postmark"].body),
-        Request("/hooks/postmark/another", good["postmark"].body, good["postmark"].headers),
-        providers.signed_sendgrid(good["sendgrid"].body, 1_700_000_000),
-        Request("/hooks/sendgrid", b"[]"),
-        Request("/hooks/ses", b"\xff"),
-        Request("/hooks/mailgun", b"[" * 10_000),
-        Request("/hooks/ses", providers.signed_sns({"Message": "{}", "TopicArn": TOPIC + "2"})),
-        Request("/hooks/ses", providers.signed_sns({"Message": "{}"}, version="1")),
-        *(
-            Request("/hooks/ses", providers.signed_sns({"Message": "{}", "SigningCertURL": url}))
-            for url in (
-                CERTIFICATE.replace("https", "http") + "?x",
-                "https://sns.eu-west-1.amazonaws.com.example.org/SimpleNotificationService-1.pem",
-                "https://u@sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem",
-                "https://sns.eu-west-1.amazonaws.com/other.pem",
-            )
-        ),
-    ]
-    answers = {
-        (answer.status_code, answer.json()["detail"])
-        for answer in (
-            hooks.post(each.path, content=each.body, headers=each.headers) for each in forged
-        )
+    by_kind = {
+        each["type"]: each["data"] for each in told if each["data"]["subscriber"]["id"] == one
     }
-    assert answers == {(403, "this is not the provider's, or too old")}
-    assert fleet.states() == before and rows(fleet, "SELECT count(*) FROM feedback") == [(0,)]
-    assert set(providers.fetched) <= {CERTIFICATE}
-    # Genuine, and of mails that are none of ours: answered, and nothing comes of it.
-    other = Sent(10**12, 1, "x@example.com", "<other@example.com>")
-    for name in ALL:
-        assert post(hooks, providers.request(name, "bounce", other)) == 200
-    assert fleet.states() == before and rows(fleet, "SELECT count(*) FROM feedback") == [(0,)]
-    large = hooks.post(good["sendgrid"].path, content=b"x" * 2_000_001)
-    assert large.status_code == 413
+    assert by_kind["email.clicked"]["properties"] == {"url": "https://a.b"}
+    assert by_kind["message.sent"]["subscriber"] == {"id": one, "external_id": "crm-1"}
+    assert by_kind["message.sent"]["sequence"] == "one-mail"
+    assert by_kind["message.sent"]["code"] == 250
+    assert not any(b"@" in body for _, body in plain)
+    assert all(b"example.com" in body for _, body in archive) and len(archive) == 2
+    # One thing has one id, whoever is told of it; each thing has its own.
+    ids = [headers["webhook-id"] for headers, _ in plain]
+    assert len(set(ids)) == len(ids)
+    assert {headers["webhook-id"] for headers, _ in archive} < set(ids)
+    assert work(database)["delivered"] == 0
 
 
-def test_a_subscription_of_our_topic_is_confirmed_and_nothing_else_is_visited(
-    hooks: TestClient, providers: Providers
+def test_what_is_rolled_back_is_not_told_and_what_nobody_asked_for_is_not_written(
+    database: Database, listener: Listener
 ) -> None:
-    here = (
-        f"https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn={TOPIC}&Token=t"
+    added(database, listener.url, "subscriber.stopped")
+    (who,) = seeds.subscribers(database, 1)
+    with pytest.raises(ZeroDivisionError), database.transaction() as connection:
+        stop_subscriber(connection, who, "operator")
+        raise ZeroDivisionError
+    with database.transaction() as connection:
+        one_event.record_event(connection, who, "email.opened")
+    assert run(database, "SELECT count(*) FROM webhook_delivery") == [(0,)]
+
+
+def test_a_failure_is_tried_again_later_under_the_same_id_until_it_is_a_dead_letter_and_replayed(
+    database: Database, listener: Listener
+) -> None:
+    added(database, listener.url, "subscriber.stopped")
+    (who,) = seeds.subscribers(database, 1)
+    with database.transaction() as connection:
+        stop_subscriber(connection, who, "operator")
+    listener.answer = lambda body: (302, {"location": "http://127.0.0.1:1/elsewhere"})
+    assert work(database)["again"] == 1
+    ((status, wait),) = run(
+        database,
+        "SELECT status, extract(epoch FROM due_at - clock_timestamp())::float8 FROM webhook_delivery",
     )
-    told = {"Type": "SubscriptionConfirmation", "Message": "You have chosen", "Token": "t"}
-    good = providers.signed_sns({**told, "SubscribeURL": here})
-    assert post(hooks, Request("/hooks/ses", good)) == 200 and here in providers.fetched
-    for url in (
-        here.replace("ConfirmSubscription", "Unsubscribe"),
-        here.replace("bounces", "other"),
-        here.replace("/?", "/x?"),
-    ):
-        odd = providers.signed_sns({**told, "SubscribeURL": url})
-        assert post(hooks, Request("/hooks/ses", odd)) == 403
-        assert url not in providers.fetched
-
-
-def test_an_address_that_is_not_of_sns_is_not_asked() -> None:
-    for url in (
-        "https://169.254.169.254/x",
-        "http://sns.eu-west-1.amazonaws.com/",
-        "file:///etc/x",
-    ):
-        with pytest.raises(Forged):
-            ses.fetch(url)
-
-
-def test_a_stream_gives_its_provider_what_it_brings_back_and_changes_no_octet_of_a_mail(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DRIPFLEET_DATABASE_URL", fleet.database.url)
-    for odd in (
-        ["--return-path", "bounces"],
-        ["--provider", "x"],
-        ["--provider", "ses", "--no-region"],
-    ):
-        assert main(["stream", "set", "marketing", *odd]) == 2
-    assert main(["stream", "set", "marketing", "--provider", "postmark"]) == 0
-    assert main(["stream", "set", "marketing", "--return-path", "Bounces.Example.com"]) == 0
-    fleet.enrolled(1)
-    fleet.send()
-    (line,) = fleet.sink.lines()
-    octets = read_mail(fleet.sink.ledger.parent, line)
-    ((message, epoch, address, frozen),) = rows(
-        fleet,
-        "SELECT m.id, m.epoch, s.address, m.content_sha256 FROM message m"
-        " JOIN subscriber s ON s.id = m.subscriber_id",
+    assert status == 302 and 5 < wait <= 10, "a redirect is a failure, and is not followed"
+    assert work(database) == {"delivered": 0, "again": 0, "dead": 0, "gone": 0}, "not due"
+    listener.answer = lambda body: (503, {"retry-after": "3600"})
+    run(database, "UPDATE webhook_delivery SET due_at = clock_timestamp()")
+    assert work(database)["again"] == 1
+    assert run(
+        database, "SELECT due_at > clock_timestamp() + interval '59 min' FROM webhook_delivery"
+    ) == [(True,)]
+    run(
+        database,
+        "UPDATE webhook_delivery SET due_at = clock_timestamp(), created_at = created_at - interval '4 days'",
     )
-    tried = return_path.Try(message, epoch, return_path.tag(address))
-    assert return_path.find(KEYS, line.sender) == tried
-    assert line.sender.endswith("@bounces.example.com")
-    keep, metadata, mail = octets.split(b"\r\n", 2)
-    assert keep == b"X-PM-KeepID: true" and metadata.startswith(b"X-PM-Metadata-dripfleet: ")
-    assert return_path.find(KEYS, metadata.decode()) == tried
-    assert sha256(mail).digest() == bytes(frozen)
-    # Taken back, the envelope is as it was.
-    assert main(["stream", "set", "marketing", "--return-path", "none"]) == 0
-    assert main(["stream", "set", "marketing", "--provider", "none"]) == 0
-    assert rows(fleet, "SELECT return_path, provider FROM stream WHERE key = 'marketing'") == [
-        (None, None)
-    ]
-
-
-def test_what_no_setting_names_is_not_there_and_half_of_a_setting_is_told(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with edge.client(fleet.database) as hooks:
-        for path in ("ses", "sendgrid", "mailgun", f"postmark/{PATH}"):
-            assert hooks.post(f"/hooks/{path}", content=b"{}").status_code == 404
-        assert "/hooks/ses" in hooks.get("/openapi.json").json()["paths"]
-    for name, value in (
-        ("SES_TOPICS", "bounces"), ("SENDGRID_KEY", "AAAA"), ("POSTMARK_USER", "x"),
-    ):  # fmt: skip
-        with (
-            monkeypatch.context() as patch,
-            pytest.raises(ValidationError, match=r"expected|set all"),
-        ):
-            patch.setenv(f"DRIPFLEET_HOOK_{name}", value)
-            WebhookSettings()
-
-
-def test_many_at_once_are_written_in_groups_and_one_that_cannot_be_holds_no_other(
-    fleet: Fleet, hooks: TestClient, providers: Providers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    people = queued(fleet, 40)
-    events = [
-        json.loads(providers.request("sendgrid", "complaint", sent).body)[0] for sent in people[:20]
-    ]
-    assert post(hooks, providers.signed_sendgrid(json.dumps(events).encode())) == 200
-    assert fleet.states() == {"sent": 40, "suppressed": 20, "scheduled": 20}
-    groups: list[int] = []
-    take = feedback.take
-
-    def counted(connection: Connection, reports: Sequence[Report]) -> feedback.Taken:
-        groups.append(len(reports))
-        return take(connection, reports)
-
-    monkeypatch.setattr(feedback, "take", counted)
-    many = [Report("x", f"{sent.message}", "complained", sent.message) for sent in people[20:]]
-
-    async def at_once(*reports: Report) -> list[feedback.Taken | BaseException]:
-        writer = Reports(fleet.database)
-        writer.start()
-        told = await asyncio.gather(
-            *(writer.take([each]) for each in reports), return_exceptions=True
+    assert work(database)["dead"] == 1
+    with database.transaction() as connection:
+        (letter,) = store.dead(connection, "crm")
+        findings = list(doctor.endpoints(connection))
+    assert (letter["status"], letter["attempts"]) == (503, 3)
+    assert {each.severity for each in findings} == {"warning"}
+    assert any("replay crm --dead" in each.next for each in findings)
+    listener.answer = lambda body: (200, {})
+    with database.transaction() as connection:
+        assert store.replay(connection, "crm", dead=True) == 1
+    assert work(database)["delivered"] == 1
+    assert len({headers["webhook-id"] for headers, _ in listener.told}) == 1
+    assert len(listener.told) == 4
+    with database.transaction() as connection:
+        assert store.prune(connection, 14) == 0
+        connection.execute(
+            text("UPDATE webhook_delivery SET delivered_at = delivered_at - interval '15 days'")
         )
-        await writer.stop()
-        return told
+        assert store.prune(connection, 14) == 1
 
-    asyncio.run(at_once(*many[:10]))
-    assert groups == [10]
-    # A number that Postgres has not: a fault of one request, not of those beside it.
-    told = asyncio.run(at_once(*many[10:], Report("x", "bad", "complained", 2**70)))
-    assert [isinstance(each, feedback.Taken) for each in told] == [True] * 10 + [False]
-    assert fleet.states() == {"sent": 40, "suppressed": 40}
+
+def test_a_worker_that_died_is_taken_over_from_and_comes_too_late(
+    database: Database, listener: Listener
+) -> None:
+    added(database, listener.url, "subscriber.stopped")
+    (who,) = seeds.subscribers(database, 1)
+    with database.transaction() as connection:
+        stop_subscriber(connection, who, "operator")
+    with database.transaction() as connection:
+        (endpoint,) = store.ready(connection, KEY)
+        (lost,) = store.claim(connection, endpoint, 10)
+    with database.transaction() as connection:
+        assert store.ready(connection, KEY) == []
+    run(database, "UPDATE webhook_delivery SET due_at = clock_timestamp()")
+    assert work(database)["delivered"] == 1
+    with database.transaction() as connection:
+        late = engine.judge(Answer(None, "closed"), 1, 0, 0.5, 1e6)
+        told = [(lost, Answer(None, "closed"), late)]
+        store.settle(connection, endpoint, told, rest=0, disable_after=1e9)
+    assert run(database, "SELECT delivered_at IS NOT NULL FROM webhook_delivery") == [(True,)]
+
+
+def test_who_fails_for_days_is_disabled_and_who_is_gone_at_once_and_both_come_back_by_hand(
+    database: Database, listener: Listener
+) -> None:
+    added(database, listener.url, "subscriber.stopped")
+    listener.answer = lambda body: (500, {})
+    (one, two, three) = seeds.subscribers(database, 3)
+    with database.transaction() as connection:
+        stop_subscriber(connection, one, "operator")
+    for failed in range(1, 7):
+        work(database)
+        ((failures, resting),) = run(
+            database,
+            "SELECT failures, coalesce(quiet_until > clock_timestamp(), false) FROM webhook_endpoint",
+        )
+        assert failures == failed and resting == (failed >= engine.LONE)
+        run(database, "UPDATE webhook_delivery SET due_at = clock_timestamp()")
+        run(database, "UPDATE webhook_endpoint SET quiet_until = NULL")
+    # Left alone, it is asked one thing at a time.
+    with database.transaction() as connection:
+        stop_subscriber(connection, two, "operator")
+        connection.execute(
+            text("UPDATE webhook_endpoint SET failing_since = failing_since - interval '6 days'")
+        )
+    before = len(listener.told)
+    work(database)
+    assert len(listener.told) == before + 1
+    with database.transaction() as connection:
+        (finding,) = doctor.endpoints(connection)
+    assert finding.severity == "error" and "nothing got through for 5 days" in finding.says
+    with database.transaction() as connection:
+        stop_subscriber(connection, three, "operator")
+        assert book.listed(connection)[0]["waiting"] == 2, "nothing is kept for a disabled one"
+        book.resume(connection, "crm")
+    listener.answer = lambda body: (200, {})
+    assert work(database)["delivered"] == 2
+    with database.transaction() as connection:
+        store.replay(connection, "crm", since=dt.timedelta(hours=1))
+    listener.answer = lambda body: (410, {})
+    assert work(database)["gone"] >= 1
+    assert run(database, "SELECT disable_reason FROM webhook_endpoint") == [
+        ("it answered 410: it is gone",)
+    ]
+
+
+def test_a_slow_one_holds_up_nobody_and_a_turned_secret_signs_beside_the_new_one(
+    database: Database, listener: Listener
+) -> None:
+    slow, all_told = Listener(), threading.Event()
+
+    def after_the_others(body: bytes) -> tuple[int, dict[str, str]]:
+        return (200 if all_told.wait(5) else 500), {}
+
+    def quick(body: bytes) -> tuple[int, dict[str, str]]:
+        if len(listener.told) == 20:
+            all_told.set()
+        return 200, {}
+
+    slow.answer, listener.answer = after_the_others, quick
+    added(database, slow.url, "subscriber.stopped", name="a-slow-one")
+    old = added(database, listener.url, "subscriber.stopped")
+    with database.transaction() as connection:
+        shown = book.rotate(connection, "crm", dt.timedelta(hours=1), key=KEY)
+        with pytest.raises(Permanent, match="good yet"):
+            book.rotate(connection, "crm", dt.timedelta(hours=1), key=KEY)
+        for who in seeds.subscribers(database, 20):
+            stop_subscriber(connection, who, "operator")
+    assert work(database, webhook_timeout=10)["delivered"] == 40
+    slow.close()
+    new = b64decode(shown.removeprefix("whsec_"))
+    assert all(verified(each, h, b) for each in (old, new) for h, b in listener.told)
+
+
+def test_a_step_calls_the_endpoint_of_its_name_under_its_effect_key_and_an_erased_person_is_told_of_no_more(
+    database: Database, listener: Listener
+) -> None:
+    (who,) = seeds.subscribers(database, 1)
+    key = seeds.sequence(database, seeds.TWO_MAILS)
+    seeds.enroll(database, key, [who])
+    run(
+        database,
+        "INSERT INTO webhook_outbox (effect_key, target, payload, sequence_key, sequence_version, step_id,"
+        " entry_no, enrollment_id, subscriber_id) SELECT 'k', 'crm', '{\"fields\"\\: {\"plan\"\\: \"pro\"}}',"
+        " 'two-mails', 1, 'tell', 1, id, subscriber_id FROM enrollment",
+    )
+    with database.transaction() as connection:
+        assert not webhook_work.to_deliver(connection)
+    added(database, listener.url, "subscriber.*")
+    assert work(database)["delivered"] == 1
+    (body,) = listener.bodies()
+    assert body["type"] == "step.called" and body["data"]["fields"] == {"plan": "pro"}
+    assert listener.told[0][0]["webhook-id"] == f"call_{b'k'.hex()}"
+    assert work(database)["delivered"] == 0
+    with database.transaction() as connection:
+        erase(connection, who, "person1@example.com", None)
+    work(database)
+    assert [each["type"] for each in listener.bodies()[1:]] == ["subscriber.erased"]
+    assert listener.bodies()[1]["data"] == {"subscriber": {"id": who, "external_id": None}}
+    assert run(database, "SELECT type FROM webhook_delivery") == [("subscriber.erased",)]
+
+
+def certificate(folder: Path, host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context with a certificate for `host`, and one that trusts it alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "cert.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    pem.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    return server, ssl.create_default_context(cafile=pem)
+
+
+def test_the_name_is_looked_up_once_and_tls_and_host_speak_of_it_though_the_address_is_pinned(
+    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, trust = certificate(tmp_path, "hooks.example")
+    named: list[str | None] = []
+    server.sni_callback = lambda sock, name, context: named.append(name)
+    listener.server.socket = server.wrap_socket(listener.server.socket, server_side=True)
+    asked: list[str] = []
+    answers: list[list[str]] = []
+
+    async def look_up(self: Any, host: str, port: int, **more: Any) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in answers.pop(0)]
+
+    monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "getaddrinfo", look_up)
+
+    async def call(
+        *found: list[str], host: str = "hooks.example", own: str = "127.0.0.0/8"
+    ) -> Answer:
+        answers[:], asked[:] = [*found], []
+        goes = target.parse(f"https://{host}:{listener.port}/in")
+        async with Caller([ipaddress.ip_network(own)], 2, trust) as caller:
+            return await caller.call(goes, {}, b"{}")
+
+    # A second answer of the name server would be another one; nobody asks for it.
+    assert asyncio.run(call(["127.0.0.1"], ["169.254.169.254"])).status == 204
+    assert asked == ["hooks.example"] and named == ["hooks.example"]
+    assert listener.told[0][0]["host"] == f"hooks.example:{listener.port}"
+    # A certificate of somebody else is none, and no address of a network that nobody named is called.
+    wrong = asyncio.run(call(["127.0.0.1"], host="other.example"))
+    assert wrong.status is None and "certificate" in str(wrong.fault)
+    refused = asyncio.run(call(["127.0.0.1"], own="10.0.0.0/8"))
+    assert refused == Answer(None, "hooks.example leads to 127.0.0.1, which is not public")
+    refused = asyncio.run(call(["93.184.215.14", "10.0.0.1"]))
+    assert refused.fault == "hooks.example leads to 10.0.0.1, which is not public"
+    assert len(listener.told) == 1

@@ -36,7 +36,7 @@ def test_a_pool_imports_no_entry_but_its_own_and_the_canary() -> None:
     for pool in BY_NAME.values():
         own = {f"tasks.{pool.name}.entry", CANARY}
         if pool.name == "upkeep":  # the audience has no pool of its own, nor have clicks and opens
-            own |= {"tasks.audience.entry", "tasks.track.entry"}
+            own |= {"tasks.audience.entry", "tasks.track.entry", "tasks.webhooks.entry"}
         assert set(pool.imports) <= own
         assert app(pool.name).conf.imports == pool.imports
     assert app(None).conf.imports == ()

@@ -15,9 +15,9 @@ from starlette.concurrency import run_in_threadpool
 
 from tasks.tokens import Keys
 from workers.edge.problem import Problem
+from workers.edge.provider_settings import ProviderSettings
 from workers.edge.providers import Forged, mailgun, postmark, sendgrid, ses
 from workers.edge.reports import Reports, Used
-from workers.edge.webhook_settings import WebhookSettings
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class Hooks:
 
     def __init__(
         self,
-        settings: WebhookSettings,
+        settings: ProviderSettings,
         keys: Keys,
         reports: Reports,
         fetch: ses.Fetch | None = None,

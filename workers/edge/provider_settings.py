@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from workers.edge.providers import sendgrid
 
 
-class WebhookSettings(BaseSettings):
+class ProviderSettings(BaseSettings):
     """Settings of `/hooks/…` of `dripfleet api`; `DRIPFLEET_` and the name."""
 
     model_config = SettingsConfigDict(env_prefix="DRIPFLEET_", frozen=True)
@@ -46,7 +46,7 @@ class WebhookSettings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _postmark(self) -> WebhookSettings:
+    def _postmark(self) -> ProviderSettings:
         told = (
             self.hook_postmark_user,
             self.hook_postmark_password.get_secret_value(),
