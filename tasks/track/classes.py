@@ -110,7 +110,7 @@ _WHITE: Final = re.compile(r"\s+")
 _ADDRESSES: Final = re.compile(r"<?[^\s<>@]{1,80}@[\w.-]{1,190}>?")
 # Without its digits, which an enhanced code is made of.
 _HOSTS: Final = re.compile(
-    r"(?:https?://\S+|\b[\w-]{1,63}(?:\.[\w-]{1,63})*\.[a-z][a-z-]*[a-z]\b\.?)", re.IGNORECASE
+    r"(?:https?://\S+|\b[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[a-z][a-z-]*[a-z]\b\.?)", re.IGNORECASE
 )
 
 
