@@ -355,7 +355,7 @@ def test_whatever_happens_each_mail_has_one_end_and_no_place_stays_taken(
             lane = lane_of(loop, sink.port, Moody(rng))
             assert lane.pace is not None
             number = 0
-            for _ in range(12):
+            for _ in range(8):
                 chosen = rng.sample(kinds, rng.randint(0, 3))
                 lane.pace.allow(Allowed({limit.domains: limit for limit in chosen}))
                 many: list[Mail] = []
