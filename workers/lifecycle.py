@@ -20,6 +20,7 @@ import structlog
 
 from tasks import names
 from workers import broker, logs, tracing
+from workers.heap import one_heap
 from workers.metrics import export
 from workers.parent import PARENT_FD, watch_parent
 from workers.pools import Pool
@@ -78,6 +79,8 @@ def run_worker(
         # Read by OpenMP when numpy is first imported; with threads in the parent, a fork deadlocks.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(variable, "1")
+    if pool.kind == "threads":
+        one_heap()
     os.environ["DRIPFLEET_POOL"] = pool.name
     read = settings_of(pool)
     if pool.kind == "prefork":

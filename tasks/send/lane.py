@@ -47,6 +47,7 @@ class _Seat:
 
     connection: Connection | None = None
     following: Mail | None = None  # announced with the dot of the mail before
+    offered: int = 0  # mails on this connection so far
 
     @property
     def at_or_past_dot(self) -> bool:
@@ -203,6 +204,8 @@ class Lane:
                         Doubt("fault_of_ours") if dotted else GiveBack("fault_of_ours", self._away)
                     )
                     self._cycles.settle(mail, end)
+                else:
+                    await self._retire(seat)
                 finally:
                     if mail.group and self.pace is not None:
                         self.pace.left(mail)
@@ -211,6 +214,16 @@ class Lane:
         finally:
             if seat.connection is not None:
                 await seat.connection.quit(timeout=1.0)
+
+    async def _retire(self, seat: _Seat) -> None:
+        """Close a connection over which as many mails went as its relay wants."""
+        if seat.connection is not None and self._full(seat):
+            # A mail that comes meanwhile must not find it here.
+            connection, seat.connection = seat.connection, None
+            await connection.quit(timeout=1.0)
+
+    def _full(self, seat: _Seat) -> bool:
+        return self.relay.mails is not None and seat.offered >= self.relay.mails
 
     async def _next(self) -> Mail:
         if self.relay.rate is None:
@@ -232,6 +245,8 @@ class Lane:
                     finally:
                         self._idle -= 1
                 mail = self._queue.popleft()
+                if not self._slow:
+                    return mail
                 rest = self._slow.get(mail.domain, 0.0) - boottime()
                 if rest <= 0:
                     if self.pace is None or self.pace.admits(mail):
@@ -255,6 +270,8 @@ class Lane:
                 return False
             self._reached()
             seat.connection = connection = opened
+            seat.offered = 0
+        seat.offered += 1
         offered = await connection.offer(mail.envelope, mail.body)
         trace.spans.step("offer", mail, began, offered)
         if isinstance(offered, NotSent):
@@ -292,7 +309,8 @@ class Lane:
     ) -> Outcome:
         """Write the dot, and with it the next mail's envelope where that mail would wait anyway."""
         lags = bool(mail.group) and self.pace is not None and self.pace.lags(mail)
-        following = self._waiting() if connection.pipelining and not lags else None
+        last = lags or not connection.pipelining or self._full(seat)
+        following = None if last else self._waiting()
         if following is None:
             return await connection.finish(self._reply_wait, not_after=not_after)
         seat.following = following
@@ -311,7 +329,7 @@ class Lane:
         """The next mail in line, if no idle connection is about to take it."""
         if self._draining or self.relay.rate is not None or len(self._queue) <= self._idle:
             return None
-        if self._slow.get(self._queue[0].domain, 0.0) > boottime():
+        if self._slow and self._slow.get(self._queue[0].domain, 0.0) > boottime():
             return None
         if self.pace is not None and not self.pace.takes(self._queue[0]):
             return None

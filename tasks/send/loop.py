@@ -42,6 +42,9 @@ from tasks.send.transport import boottime
 log = structlog.get_logger()
 
 RENEWED_AT_ONCE = 250  # rows that ARM waits for at most, if it meets a renewal
+CROWDED = (
+    64_000_000  # octets of mails here beyond which no more are handed over; attachments reach it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class DeliveryLoop:
         self._throttles = throttles
         self._lanes: dict[str, Lane] = {}
         self._reserved = 0
+        self._octets = 0
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._started = threading.Event()
@@ -157,6 +161,11 @@ class DeliveryLoop:
         self._unreserve(n)
         self._tell(self._finish_if_empty)
 
+    def crowded(self, wait: float = 1.0) -> bool:
+        """Whether there are more octets here than should be, after `wait` seconds at most."""
+        with self._room:
+            return not self._room.wait_for(lambda: self.draining or self._octets < CROWDED, wait)
+
     def put_off(self, relay: str, address: str) -> tuple[str, float] | None:
         """Why, and for how many seconds, a mail to this address had better not be made now."""
         lane = self._lanes.get(relay)
@@ -166,6 +175,8 @@ class DeliveryLoop:
 
     def submit(self, relay: str, mails: Sequence[Mail]) -> None:
         """Take these; their tickets tell what became of them."""
+        with self._lock:
+            self._octets += sum(len(mail.body) for mail in mails)
         self._loop.call_soon_threadsafe(self._accept, relay, list(mails))
 
     def drain(self) -> None:
@@ -207,7 +218,7 @@ class DeliveryLoop:
         self.armed.discard(mail)
         if outcome != "in_doubt":
             self._journal.settled(mail.id, mail.epoch)
-        self._unreserve(1)
+        self._unreserve(1, len(mail.body))
         mail.ticket.settle(outcome)
         self._finish_if_empty()
 
@@ -363,10 +374,15 @@ class DeliveryLoop:
     def _free(self) -> int:
         return self._settings.window - self._reserved
 
-    def _unreserve(self, n: int) -> None:
+    def _unreserve(self, n: int, octets: int = 0) -> None:
         with self._room:
+            crowded = self._octets >= CROWDED
             self._reserved -= n
-            self._room.notify()
+            self._octets -= octets
+            if crowded:  # some wait for octets, others for a row's room
+                self._room.notify_all()
+            else:
+                self._room.notify()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -55,6 +55,7 @@ class Service:
         seen = Seen.of(settings.journal_dir, fleet)
         seen.require_known_to(database)
         replayed = replay_all(database, settings.journal_dir, delivery)
+        preparer.gate.let_go(database)
         journal = Journal.create(settings.journal_dir, owner(), fleet)
         throttles = Throttles(
             database,

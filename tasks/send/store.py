@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 FULL_LOOK = 5.0  # seconds between looks that begin at the oldest row, cursor or not
 SLICE = 50  # mails that are handed over while the next ones are rendered
+SLICE_OCTETS = 4_000_000  # of fewer, where attachments make them large
 
 
 class Room(Protocol):
@@ -43,6 +44,10 @@ class Room(Protocol):
 
     def release(self, n: int) -> None:
         """Room that was not used."""
+        ...
+
+    def crowded(self) -> bool:
+        """Whether what is there takes too much memory; asks for a moment's patience."""
         ...
 
     def put_off(self, relay: str, address: str) -> tuple[str, float] | None:
@@ -85,6 +90,9 @@ class Store:
             What to wait on; None where the loop has no room, or nothing is due.
         """
         stream = self._preparer.stream(stream_key)
+        if stream.reach.leaves and (why := self._preparer.gate.why_held(stream.sender)):
+            self._preparer.gate.hold(self._database, stream_key, why)
+            return None
         ways = route.parse(stream.relay)
         chosen = route.choose(ways, self._loop.takes)
         granted = 0 if chosen is None else self._loop.reserve(chosen, n)
@@ -158,6 +166,7 @@ class _Batch:
         self._put_off()
         fit = list(self._left.values())
         ready: list[Mail] = []
+        octets = 0
         spent, began, drawn = 0.0, boottime(), trace.spans.now()
         for prepared in self._preparer.mails(self._stream, fit, self.ticket):
             spent += boottime() - began
@@ -165,9 +174,10 @@ class _Batch:
                 prepared.effect_key = self._left[prepared.id].effect_key
                 trace.spans.step("render", prepared, drawn, "ready")
                 ready.append(prepared)
-                if len(ready) >= SLICE:
+                octets += len(prepared.body)
+                if len(ready) >= SLICE or octets >= SLICE_OCTETS:
                     self._hand_over(ready)
-                    ready = []
+                    ready, octets = [], 0
             else:
                 trace.spans.step("render", prepared.row, drawn, type(prepared).__name__.lower())
                 self._settle(prepared)
@@ -182,6 +192,9 @@ class _Batch:
             return
         self._hand_over(list(ready))
         ready.clear()
+        self._renew()
+
+    def _renew(self) -> None:
         now = boottime()
         with self._database.transaction() as connection:
             rows = [(row.id, row.epoch) for row in self._left.values()]
@@ -265,6 +278,9 @@ class _Batch:
                     connection,
                     [(m.id, m.epoch, m.content_sha256, m.kept) for m in mails if m.kept],
                 )
+        while self._loop.crowded():
+            if boottime() - self._leased_at >= self._delivery.renew_every:
+                self._renew()
         for mail in mails:
             mail.leased_at = self._leased_at
             mail.elsewhere = self.elsewhere

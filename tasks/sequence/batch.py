@@ -14,7 +14,7 @@ from schedules.definition import Sequence, UpdateStep
 from schedules.expression.evaluate import Known
 from tasks.moves import plan as moves
 from tasks.moves import update
-from tasks.sequence import known, outbox, taken, trials, waited, words
+from tasks.sequence import known, outbox, taken, trials, waited, words_at_hand
 from tasks.sequence.planned import Assigned, Words
 from tasks.sequence.slots import Slots
 
@@ -61,7 +61,7 @@ class Batch:
         if asked:
             self.known = known.known_of(connection, asked, rows[-1].now)
         self.happened = known.happened(connection, self.sequences.items())
-        self.words = words.at_hand(connection, self.sequences.items())
+        self.words = words_at_hand.at_hand(connection, self.sequences.items())
         self.worded: list[tuple[int, str, str, Words]] = []
         self.pauses = waited.pauses(connection, self.sequences.values())
         self.awaited = waited.awaited(connection, self.sequences.items())

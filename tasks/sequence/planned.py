@@ -52,10 +52,12 @@ class Words:
     """What came of asking for the words of a mail: its slots, or why there are none.
 
     `reason` is ``model``, or a short word that can be counted: ``not_ready``, ``budget``, ….
+    `arms`: the arms that they were made for, by experiment.
     """
 
     slots: Mapping[str, str] | None
     reason: str = "model"
+    arms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
