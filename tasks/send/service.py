@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 
 import structlog
+from sqlalchemy.exc import ProgrammingError
 
 from models.session import Database
 from tasks.errors import Misconfigured
@@ -42,7 +44,8 @@ class Service:
         seen = Seen.of(settings.journal_dir, fleet)
         seen.require_known_to(database)
         replayed = replay_all(database, settings.journal_dir, delivery)
-        preparer.gate.let_go(database)
+        with contextlib.suppress(ProgrammingError):  # an older schema: the loop says so better
+            preparer.gate.let_go(database)
         journal = Journal.create(settings.journal_dir, owner(), fleet)
         self.loop = DeliveryLoop(database, found, settings, delivery, journal, seen)
         self.store = Store(database, self.loop, preparer, delivery, settings.region or None)
