@@ -10,8 +10,8 @@ from tasks.audience.store import Subscriber
 
 _BY_SUBSCRIBER: Final = (
     "consent", "opt_in", "snooze", "enrollment", "decision", "message", "event", "entry_request",
-    "entry_refusal", "conversion", "score", "segment_present", "segment_edge", "segment_member",
-    "webhook_outbox", "experiment_assignment",
+    "entry_refusal", "conversion", "score", "entry_score", "segment_present", "segment_edge",
+    "segment_member", "webhook_outbox", "webhook_delivery", "experiment_assignment", "feedback",
 )  # fmt: skip
 _BY_MESSAGE: Final = ("attempt", "hit")
 

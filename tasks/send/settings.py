@@ -41,6 +41,11 @@ class SendSettings(MailTokens, BaseSettings):
     compliance: Mode = Field(
         "hold", description="marketing that lacks what providers ask for: `hold` it, or `warn`"
     )
+    mx_lookups: bool = Field(
+        True,
+        description="whether the MX records of a recipient's domain tell whose limits hold for it;"
+        " asked only where a relay has limits",
+    )
     seed_list: str = Field(
         "", description="addresses that `content send` writes to, parted by blanks"
     )

@@ -88,8 +88,8 @@ class Template(Protocol):
         """32 octets over name and parts."""
 
     @property
-    def parts(self) -> Mapping[str, str]:
-        """Path → source."""
+    def stored(self) -> Mapping[str, str]:
+        """Path → source, files among them in base64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +374,7 @@ def _write(connection: Connection, found: list[Template]) -> tuple[str, ...]:
         {
             "hashes": hashes,
             "names": names,
-            "parts": [json.dumps(dict(each.parts), ensure_ascii=False) for each in found],
+            "parts": [json.dumps(dict(each.stored), ensure_ascii=False) for each in found],
         },
     )
     return tuple(sorted(connection.execute(POINTERS, {"names": names, "hashes": hashes}).scalars()))

@@ -20,6 +20,11 @@ _MOVES: Final[Mapping[str, str]] = {
     "stream_fault": "dripfleet stream list",
     "journal_full": "free the disk of DRIPFLEET_JOURNAL_DIR, then dripfleet doctor",
     "paused": "dripfleet stream list",
+    "relay_paused": "dripfleet relay list",
+    "throttled": "dripfleet relay list",
+    "domain_resting": "dripfleet relay list",
+    "warm_up_day_full": "dripfleet relay list",
+    "throttle_unreachable": "dripfleet doctor",
 }
 
 
@@ -34,7 +39,7 @@ class Advice:
 
 def advice(view: Mapping[str, Any]) -> list[Advice]:
     """What is the matter with a fleet, the gravest first; `view` as `dripfleet status --json`."""
-    found = [*_servers(view), *_paused(view), *_late(view), *_troubles(view)]
+    found = [*_servers(view), *_paused(view), *_late(view), *_troubles(view), *_words(view)]
     return sorted(found, key=lambda one: not one.grave)
 
 
@@ -107,3 +112,9 @@ def _troubles(view: Mapping[str, Any]) -> Iterator[Advice]:
             yield Advice(f"{row['n']} in doubt: {reason}", f"{show}; dripfleet verify")
         else:
             yield Advice(f"{row['n']} put off: {reason}", _MOVES.get(row["reason"], show))
+
+
+def _words(view: Mapping[str, Any]) -> Iterator[Advice]:
+    if view.get("words_yield") is not None:
+        says = f"words have been yielding to sends for {ago(view['words_yield'])}"
+        yield Advice(says, "let the mails go, or dripfleet doctor")

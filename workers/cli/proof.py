@@ -22,7 +22,7 @@ from tasks.send import locales
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import unsubscribe
-from tasks.send.render import Bundle, Rendered, bundle_from_folder
+from tasks.send.render import Bundle, Rendered, bundle_from_folder, files_of
 from tasks.send.settings import SendSettings
 from tasks.sequence.asked_segments import segment_findings
 from tasks.sequence.publish import MADE_UP, Sample, template_names
@@ -204,10 +204,12 @@ class _Kitchen:
             for sample in self._samples
         ]
         strict: list[tuple[Sample, str]] = []
-        for sample, result in zip(self._samples, render_confined(bundle, rows), strict=True):
+        results = render_confined(bundle, rows)
+        for sample, row, result in zip(self._samples, rows, results, strict=True):
             if isinstance(result, Rendered):
                 try:
-                    compose(result, message=_FACTS, sender=self._sender)
+                    files = files_of(bundle, row)
+                    compose(result, message=_FACTS, sender=self._sender, files=files)
                     self._read_aloud(bundle, locale, result)
                     mail = f"{bundle.name}/{locale}" if locale else bundle.name
                     self.rendered.setdefault(mail, (bundle.name, result))

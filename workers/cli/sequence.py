@@ -277,6 +277,9 @@ def report(
     emit(rows, as_json=False)
     if found.lift is not None:
         typer.echo(found.lift.said)
+        from workers.cli.lift_parts import show
+
+        show(plain(found.lift.parts))
 
 
 def _until_done(database: Database, move: Callable[[Connection], int], what: str) -> int:

@@ -208,7 +208,7 @@ TheWriter = Annotated[Writer, Depends(_writer)]
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": said, "content": {"application/problem+json": {}}}
     for status, said in (
-        (400, "The Idempotency-Key is none."),
+        (400, "The Idempotency-Key, or the cursor, is none."),
         (401, "No key, or one that is not good."),
         (403, "The key may not do this."),
         (409, "The same request is being worked on."),

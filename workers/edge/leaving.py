@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -106,7 +106,10 @@ def _counter(request: Request) -> Counter:
     return counter
 
 
-router = APIRouter(tags=["leaving"], default_response_class=HTMLResponse)
+NOTHING: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"description": "This is no token.", "content": {"text/html": {}}}
+}
+router = APIRouter(tags=["leaving"], default_response_class=HTMLResponse, responses=NOTHING)
 TheCounter = Annotated[Counter, Depends(_counter)]
 
 
