@@ -11,9 +11,8 @@ import socket
 import ssl
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -37,49 +36,10 @@ from tasks.webhooks.settings import WebhookSettings
 from tasks.webhooks.wire import Caller
 from tests.live import seeds
 from tests.live.fleet import Fleet
+from tests.live.listener import Listener
 from workers.doctor import webhooks as doctor
 
 KEY = b"an identity of the tests"
-
-
-class Listener:
-    """A server on loopback that keeps what it is told, and answers by `answer`."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[dict[str, str], bytes]] = []
-        self.answer: Callable[[bytes], tuple[int, dict[str, str]]] = lambda body: (204, {})
-        listener = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                listener.told.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                status, headers = listener.answer(body)
-                self.send_response(status)
-                for name, value in {"content-length": "0", **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/in"
-
-    def bodies(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for _, body in self.told]
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture
