@@ -24,12 +24,12 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from models.session import Database
-from tasks import webhook_work
+from tasks import base, names, webhook_work
 from tasks.audience import one_event
 from tasks.errors import Permanent
 from tasks.moves.erase import erase
 from tasks.moves.stop import stop_subscriber
-from tasks.webhooks import book, engine, store, target
+from tasks.webhooks import book, engine, entry, store, target
 from tasks.webhooks.engine import Answer
 from tasks.webhooks.post import Post
 from tasks.webhooks.settings import WebhookSettings
@@ -303,6 +303,24 @@ def test_a_step_calls_the_endpoint_of_its_name_under_its_effect_key_and_an_erase
     assert [each["type"] for each in listener.bodies()[1:]] == ["subscriber.erased"]
     assert listener.bodies()[1]["data"] == {"subscriber": {"id": who, "external_id": None}}
     assert run(database, "SELECT type FROM webhook_delivery") == [("subscriber.erased",)]
+
+
+def test_a_doorbell_tells_what_is_due_by_one_thread_of_a_worker(
+    database: Database, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIPFLEET_SECRET_ADDRESS", KEY.decode())
+    monkeypatch.setenv("DRIPFLEET_WEBHOOK_NETWORKS", "127.0.0.0/8")
+    entry.settings.cache_clear()
+    base.configure(database, "upkeep")
+    secret = added(database, listener.url, "subscriber.stopped")
+    (who,) = seeds.subscribers(database, 1)
+    with database.transaction() as connection:
+        stop_subscriber(connection, who, "operator")
+    with entry._alone:
+        assert entry.deliver(v=names.VERSION) == {}
+    assert entry.deliver(v=names.VERSION)["delivered"] == 1
+    assert verified(secret, *listener.told[0])
+    assert names.QUEUE_OF[names.WEBHOOKS] == "webhooks", "never before what brings mails back"
 
 
 def certificate(folder: Path, host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
