@@ -37,6 +37,7 @@ from tasks.webhooks.wire import Caller
 from tests.live import seeds
 from tests.live.fleet import Fleet
 from tests.live.listener import Listener
+from workers.cli import main
 from workers.doctor import webhooks as doctor
 
 KEY = b"an identity of the tests"
@@ -321,6 +322,31 @@ def test_a_doorbell_tells_what_is_due_by_one_thread_of_a_worker(
     assert entry.deliver(v=names.VERSION)["delivered"] == 1
     assert verified(secret, *listener.told[0])
     assert names.QUEUE_OF[names.WEBHOOKS] == "webhooks", "never before what brings mails back"
+
+
+def test_an_operator_tries_an_endpoint_and_is_told_what_it_answers(
+    database: Database,
+    listener: Listener,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DRIPFLEET_DATABASE_URL", database.url)
+    monkeypatch.setenv("DRIPFLEET_SECRET_ADDRESS", KEY.decode())
+    assert main(["webhooks", "add", "crm", listener.url]) == 1
+    assert "is not https" in capsys.readouterr().err
+    monkeypatch.setenv("DRIPFLEET_WEBHOOK_NETWORKS", "127.0.0.0/8")
+    assert main(["webhooks", "add", "crm", listener.url, "--type", "message.sent"]) == 0
+    secret = b64decode(capsys.readouterr().out.strip().removeprefix("whsec_"))
+    assert main(["webhooks", "test", "crm"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == 204
+    ((headers, body),) = listener.told
+    assert verified(secret, headers, body) and json.loads(body)["type"] == "test.ping"
+    listener.answer = lambda body: (404, {})
+    assert main(["webhooks", "test", "crm"]) == 1
+    assert "status 404, and 2xx was expected" in capsys.readouterr().err
+    assert main(["webhooks", "replay", "crm"]) == 2
+    assert main(["webhooks", "pause", "nobody", "--reason", "x"]) == 1
+    assert "`dripfleet webhooks list` shows which there are" in capsys.readouterr().err
 
 
 def certificate(folder: Path, host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
