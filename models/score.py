@@ -131,3 +131,20 @@ class ScoreRequest(Base):
     )
     asked_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     said: Mapped[str | None]
+
+
+class EntryScore(Base):
+    """What a champion said of somebody when they came into a sequence that holds people out.
+
+    Written with the enrollment, by a trigger, of scores that were at most a week old: a score is
+    overwritten by the next one, and a lift by band needs the one from before any mail.
+    """
+
+    __tablename__ = "entry_score"
+    __table_args__ = (Index("entry_score_subscriber_id_idx", "subscriber_id"),)
+    enrollment_id: Mapped[BigInt] = mapped_column(
+        ForeignKey("enrollment.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    subscriber_id: Mapped[BigInt]
+    value: Mapped[float]

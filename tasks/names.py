@@ -36,6 +36,7 @@ NAMED_SEGMENTS: Final = "audience.segments"
 TRACK: Final = "track.record"
 JUDGE: Final = "track.judge"
 WEBHOOKS: Final = "webhooks.deliver"
+INBOUND: Final = "track.inbound"
 CONTENT_DRAFT: Final = "content.draft"
 CONTENT_SUBJECT_LINES: Final = "content.subject_lines"
 CONTENT_REVIEW: Final = "content.review"
@@ -73,6 +74,7 @@ POOL_OF: Final[dict[str, PoolName]] = {
     TRACK: "upkeep",
     JUDGE: "upkeep",
     WEBHOOKS: "upkeep",
+    INBOUND: "upkeep",
     CONTENT_DRAFT: "personalize",
     CONTENT_SUBJECT_LINES: "personalize",
     CONTENT_REVIEW: "personalize",
@@ -88,6 +90,7 @@ QUEUE_OF: Final[dict[str, str]] = {
     NAMED_SEGMENTS: "segments",
     TRACK: "track",
     WEBHOOKS: "webhooks",  # other systems answer when they like
+    INBOUND: "inbound",  # a mailbox that is slow to answer holds nothing else
     JUDGE: "hits",  # behind what producers send it would wait for as long as they do
 }
 

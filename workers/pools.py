@@ -113,7 +113,9 @@ _ALL = (
         "threads",
         4,
         ("tasks.upkeep.entry", "tasks.audience.entry", "tasks.track.entry", "tasks.webhooks.entry", CANARY),
-        settings=(DURATIONS, "tasks.upkeep.old_words:OldWordsSettings"),
+        settings=(
+            DURATIONS, "tasks.upkeep.old_words:OldWordsSettings", "tasks.track.settings:InboundSettings",
+        ),
     ),
 )  # fmt: skip
 

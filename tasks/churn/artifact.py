@@ -27,6 +27,7 @@ LARGEST: Final = 200 * 2**20
 TRUSTED: Final = (
     "tasks.churn.engine.ChurnModel",
     "tasks.churn.prepare.SignedLog",
+    "tasks.churn.uplift.UpliftModel",
     "tasks.churn.value.LifetimeModel",
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -61,7 +62,7 @@ def pack(name: str, model: Any, sample: pd.DataFrame, facts: Mapping[str, Any]) 
 
     Args:
         name: of the score it makes.
-        model: a fitted `ChurnModel` or `LifetimeModel`.
+        model: a fitted `ChurnModel`, `LifetimeModel` or `UpliftModel`.
         sample: rows it can predict; the first ones become its probe.
         facts: what else the manifest says.
     """

@@ -107,6 +107,23 @@ def features_of(
     return Rows(ids, features.table(found, plans))
 
 
+def features_at(
+    connection: psycopg.Connection[Any],
+    ids: Sequence[int],
+    epochs: Sequence[float],
+    plans: Sequence[str],
+) -> Rows:
+    """The features of some, each at a cutoff of their own; who has no event before it has no row.
+
+    Raises:
+        SeesTheFuture: a feature knows what is after the cutoff.
+    """
+    asked = features.each_parameters(ids, epochs, plans)
+    found = bulk.read(connection, features.features_sql(each=True), asked, features.COLUMNS)
+    known = found.pop("subscriber_id")
+    return Rows(known, features.table(found, plans))
+
+
 def histories_of(
     connection: psycopg.Connection[Any], cutoff: dt.datetime, first: int, end: int
 ) -> Rows:

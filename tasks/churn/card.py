@@ -28,6 +28,8 @@ def write(manifest: Mapping[str, Any], id: str, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "card.md"]
     written[0].write_text(markdown(manifest, id), encoding="utf-8")
+    if "qini" in manifest["report"]:
+        written.append(_plot("qini", manifest["report"], folder))
     if "reliability" in manifest["report"]:
         written += [_plot(name, manifest["report"], folder) for name in PLOTS]
     return written
@@ -58,6 +60,9 @@ def _lines(manifest: Mapping[str, Any], id: str) -> Iterator[str]:
     )
     yield f"- Artifact: skops, sha256 `{manifest['sha256']}`."
     yield from ("", "## How good it is", "")
+    if "qini" in report:
+        yield from _uplift(report)
+        return
     if "kinds" not in report:
         yield from _value(report)
         return
@@ -81,6 +86,52 @@ def _lines(manifest: Mapping[str, Any], id: str) -> Iterator[str]:
     )
     if manifest.get("left_out"):
         yield f"- Columns left out: {_pairs(manifest['left_out'])}."
+
+
+def _uplift(report: Mapping[str, Any]) -> Iterator[str]:
+    value, low, high = report["qini"]
+    yield from _table(
+        [
+            {
+                "fifth": part["part"],
+                "people": part["people"],
+                "said": f"{part['said']:+.2%}",
+                "seen": seen_in_words(part["seen"]),
+            }
+            for part in report["parts"]
+        ],
+        ("fifth", "people", "said", "seen"),
+    )
+    yield from (
+        "",
+        f"Who: {report['arms']}. {report['with']['converted']} of {report['with']['people']} with,"
+        f" {report['without']['converted']} of {report['without']['people']} without reached the"
+        f" goal; all together: {seen_in_words(report['all'])}. {report['people_without_events']}"
+        " others had no event from before and are left out.",
+        "",
+        f"Qini coefficient {value:+.3f} ({low:+.3f} to {high:+.3f}; 95 % by bootstrap), out of fold:"
+        " 0 is a random choice, 1 a perfect one. It is offered to sequences only while the interval"
+        " lies above 0.",
+        "",
+        "![qini](qini.png)",
+        "",
+        "## Limits",
+        "",
+        "- It was learned from who came in then, and says of everybody else what is true of people"
+        " like those.",
+        "- Each training is a look at its interval: where nothing is to be found, about one training"
+        " in forty shows a gain all the same, and the next one withdraws it.",
+        "- The whole interval is of the ranking. What single people are said to gain is not tested;"
+        " the fifths are.",
+    )
+
+
+def seen_in_words(seen: Sequence[float | None]) -> str:
+    """A difference of rates and its interval, in percentage points."""
+    value, low, high = seen
+    if value is None or low is None or high is None:
+        return "—"
+    return f"{100 * value:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}) points"
 
 
 def _value(report: Mapping[str, Any]) -> Iterator[str]:
@@ -135,6 +186,11 @@ def _plot(name: str, report: Mapping[str, Any], folder: Path) -> Path:
         top = report["importance"][:MOST][::-1]
         axes.barh([each["feature"] for each in top], [each["auc_lost"] for each in top])
         axes.set_xlabel("AUC lost when shuffled")
+    elif name == "qini":
+        points = report["curve"]
+        axes.plot([p["mailed"] for p in points], [p["brings"] for p in points], marker=".")
+        axes.plot([0, 1], [0, points[-1]["brings"]], "--", color="grey")
+        axes.set(xlabel="share mailed, from the top", ylabel="conversions more per thousand people")
     elif name == "gain":
         points = report["gain"]
         axes.plot([p["asked"] for p in points], [p["found"] for p in points], marker=".")

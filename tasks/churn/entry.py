@@ -20,6 +20,7 @@ from tasks import names
 from tasks.base import FleetTask, database, ring
 from tasks.churn.lanes import Lanes
 from tasks.churn.settings import ChurnSettings
+from tasks.churn.uplift_name import is_uplift
 from tasks.errors import Misconfigured, Permanent
 
 log = structlog.get_logger()
@@ -135,6 +136,8 @@ def drift() -> dict[str, int]:
             champions = store.champions(connection)
         told: dict[str, int] = {}
         for name in champions:
+            if is_uplift(name):
+                continue  # learned from who came in, who are not the book; trained anew instead
             try:
                 told[name] = sum(each.drifted for each in watch.look(database(), name).features)
             except Permanent as fault:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.churn.engine import ChurnModel
 from tasks.churn.prepare import is_number
 
 
@@ -42,13 +41,11 @@ def typical(frame: pd.DataFrame) -> dict[str, Any]:
     return made
 
 
-def contributions(
-    model: ChurnModel, row: pd.DataFrame, usual: Mapping[str, Any]
-) -> list[Contribution]:
+def contributions(model: Any, row: pd.DataFrame, usual: Mapping[str, Any]) -> list[Contribution]:
     """What moves a score, the strongest first.
 
     Args:
-        model: fitted.
+        model: fitted, with a `decision_function`: log odds, of an uplift percentage points.
         row: (1, m) features of one subscriber.
         usual: as `typical` made it.
     """

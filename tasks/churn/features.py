@@ -30,13 +30,23 @@ HALF_LIFE: Final = 30.0  # days after which an open or a click counts half
 WINDOW: Final = 91.0  # days that count as recent: a quarter of a year, whole weeks
 
 
-def events_sql() -> str:
+# Of some, each at an instant of their own: what had happened before somebody came into an arm.
+_RANGE = (f"event e WHERE {rfm.WINDOW}", "%(epoch)s")
+_EACH = (
+    "unnest(CAST(%(ids)s AS bigint[]), CAST(%(epochs)s AS float8[])) t (id, epoch)"
+    " JOIN event e ON e.subscriber_id = t.id AND e.occurred_at < to_timestamp(t.epoch)",
+    "t.epoch",
+)
+
+
+def events_sql(*, each: bool = False) -> str:
     """One row for each event of a range that counts: how old it is, and as what it counts.
 
     An age stands in the column of its kind and is NULL in the others, which the aggregates pass
     over without a condition. Each event is looked at once: what it is and how old, then what it
     weighs; `OFFSET 0` keeps the planner from reckoning these again in every aggregate.
     """
+    source, epoch = _EACH if each else _RANGE
     weight = f"exp(greatest(-{math.log(2) / HALF_LIFE:.9f} * e.age, -700))"
     return f"""
 SELECT e.subscriber_id, e.age,
@@ -50,12 +60,12 @@ SELECT e.subscriber_id, e.age,
             || (e.properties ->> 'plan') END AS plan
 FROM (
     SELECT e.subscriber_id, e.name, e.occurred_at, e.properties,
-        (%(epoch)s - date_part('epoch', e.occurred_at)) / 86400 AS age,
+        ({epoch} - date_part('epoch', e.occurred_at)) / 86400 AS age,
         CASE e.name WHEN %(purchase)s THEN 1 WHEN '{LOGIN}' THEN 4
             WHEN '{OPENED}' THEN CASE WHEN {_MACHINE} THEN NULL ELSE 2 END
             WHEN '{CLICKED}' THEN CASE WHEN {_MACHINE} THEN NULL ELSE 3 END
             ELSE 0 END AS kind
-    FROM event e WHERE {rfm.WINDOW} OFFSET 0) e
+    FROM {source} OFFSET 0) e
 WHERE e.kind IS NOT NULL OFFSET 0
 """
 
@@ -131,11 +141,23 @@ NAMES: Final = tuple(feature.name for feature in CATALOG)
 BY_NAME: Final[Mapping[str, Feature]] = {feature.name: feature for feature in CATALOG}
 
 
-def features_sql(*, bought: bool = False) -> str:
+_MAILED_RANGE = (
+    "message m WHERE m.subscriber_id >= %(first)s AND m.subscriber_id < %(end)s",
+    "%(cutoff)s",
+)
+_MAILED_EACH = (
+    "unnest(CAST(%(ids)s AS bigint[]), CAST(%(epochs)s AS float8[])) t (id, epoch)"
+    " JOIN message m ON m.subscriber_id = t.id WHERE true",
+    "to_timestamp(t.epoch)",
+)
+
+
+def features_sql(*, bought: bool = False, each: bool = False) -> str:
     """One row for each subscriber of a range with an event before the cutoff: `COLUMNS`, by id.
 
     Args:
         bought: only those who bought before it (who never bought cannot lapse).
+        each: of `each_parameters`: some, each at a cutoff of their own.
 
     Its parameters are those of `parameters`. The lower bound of time is left out on purpose: a
     purchase of years ago is tenure.
@@ -146,15 +168,15 @@ def features_sql(*, bought: bool = False) -> str:
         if f.source != "message"
     )
     having = "HAVING count(k.bought) > 0" if bought else ""
+    mails, cutoff = _MAILED_EACH if each else _MAILED_RANGE
     return f"""
 WITH counted AS (
     SELECT k.subscriber_id, {columns}
-    FROM ({events_sql()}) k GROUP BY k.subscriber_id {having}
+    FROM ({events_sql(each=each)}) k GROUP BY k.subscriber_id {having}
 ), mailed AS (
-    SELECT m.subscriber_id, count(*) AS mails FROM message m
-    WHERE m.subscriber_id >= %(first)s AND m.subscriber_id < %(end)s
-      AND m.state IN ('sent', 'sent_assumed') AND m.armed_at < %(cutoff)s
-      AND m.armed_at >= %(cutoff)s - interval '{WINDOW:g} days'
+    SELECT m.subscriber_id, count(*) AS mails FROM {mails}
+      AND m.state IN ('sent', 'sent_assumed') AND m.armed_at < {cutoff}
+      AND m.armed_at >= {cutoff} - interval '{WINDOW:g} days'
     GROUP BY m.subscriber_id)
 SELECT counted.*, CAST(coalesce(mailed.mails, 0) AS float8) AS mails_91d
 FROM counted LEFT JOIN mailed USING (subscriber_id) ORDER BY subscriber_id
@@ -174,6 +196,20 @@ def parameters(
     """
     own = {"plans": list(plans), "epoch": cutoff.timestamp()}
     return rfm.parameters(cutoff, first, end) | own
+
+
+def each_parameters(
+    ids: Sequence[int], epochs: Sequence[float], plans: Sequence[str] = ()
+) -> dict[str, object]:
+    """What `features_sql(each=True)` asks for.
+
+    Args:
+        ids: of subscribers, each once.
+        epochs: of each the cutoff, in seconds since 1970.
+        plans: as `parameters`.
+    """
+    names = {"purchase": rfm.PURCHASE, "amount": rfm.AMOUNT}
+    return names | {"ids": list(ids), "epochs": list(epochs), "plans": list(plans)}
 
 
 def table(columns: Mapping[str, Any], plans: Sequence[str] = ()) -> pd.DataFrame:

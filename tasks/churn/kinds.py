@@ -11,6 +11,7 @@ import pandas as pd
 
 from tasks.churn.contest import Baseline
 from tasks.churn.features import CLICKED
+from tasks.churn.uplift_name import is_uplift, parse
 from tasks.errors import Permanent
 
 CHURN: Final = "churn"
@@ -59,8 +60,15 @@ def named(name: str) -> Kind:
     Raises:
         Permanent: there is none.
     """
+    if is_uplift(name):
+        asked = parse(name)
+        what = f"the mails of {asked}" if asked.step is None else f"the arm of {asked}"
+        said = f"what {what} add to the probability of the goal, were they to come in now"
+        return Kind(name, said, "converted", 0, False)
     if name not in KINDS:
-        raise Permanent(f"there is no score {name!r}: expected one of {', '.join(KINDS)}")
+        raise Permanent(
+            f"there is no score {name!r}: expected one of {', '.join(KINDS)}, or uplift:SEQUENCE"
+        )
     return KINDS[name]
 
 

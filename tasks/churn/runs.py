@@ -57,7 +57,7 @@ WHERE r.id = :run AND r.state = 'open'
   AND NOT EXISTS (SELECT FROM score_range g WHERE g.run = r.id AND NOT g.done)
 """)
 HOLD = text("""
-SELECT FROM score_range g
+SELECT FROM score_range g JOIN score_run r ON r.id = g.run AND r.state = 'open'
 WHERE g.run = :run AND g.first_id = :first AND g.epoch = :epoch AND NOT g.done FOR SHARE
 """)
 FAULT = text("""
@@ -151,7 +151,7 @@ def claim(connection: Connection, lease: float = 300.0) -> Range | None:
 
 
 def hold(connection: Connection, mine: Range) -> bool:
-    """Whether a range is still ours; it stays so until the end of the transaction."""
+    """Whether a range is still ours, of a run that goes on; it stays so until the transaction ends."""
     values = {"run": mine.run, "first": mine.first, "epoch": mine.epoch}
     return connection.execute(HOLD, values).one_or_none() is not None
 

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from tasks.churn.artifact import Artifact, unpack
+from tasks.churn.uplift_name import PREFIX, is_uplift, no_gain
 from tasks.errors import Permanent
 
 SAVE = text("""
@@ -32,6 +33,14 @@ ON CONFLICT (name) DO UPDATE SET artifact = excluded.artifact, promoted_at = clo
 NOTE = text("""
 INSERT INTO score_promotion (name, artifact, before, why) VALUES (:name, :artifact, :before, :why)
 """)
+UPLIFTS = text("SELECT DISTINCT a.name FROM score_artifact a WHERE starts_with(a.name, :prefix)")
+# Ranges that write scores hold the row of their run (`runs.HOLD`): what they wrote is seen below.
+STOP_RUN = text("""
+UPDATE score_run SET state = 'superseded', reason = :why, ended_at = clock_timestamp()
+WHERE name = :name AND state = 'open'
+""")
+STAND_DOWN = text("DELETE FROM score_champion c WHERE c.name = :name")
+FORGET = text("DELETE FROM score s WHERE s.name = :name")
 # What stood before the champion of now was promoted; a rollback is no promotion, so that two of them
 # go two steps back.
 BEFORE = text("""
@@ -108,15 +117,42 @@ def champions(connection: Connection) -> dict[str, str]:
     return {row.name: row.artifact for row in connection.execute(CHAMPIONS)}
 
 
+def uplifts(connection: Connection) -> list[str]:
+    """Every uplift that was ever trained, whether it has a champion or not."""
+    return sorted(connection.execute(UPLIFTS, {"prefix": PREFIX}).scalars())
+
+
+def withdraw(connection: Connection, name: str, why: str) -> str | None:
+    """Take a score's champion and all its scores away; the id, or None: it had none.
+
+    Whoever asks for the score finds it missing from the end of the transaction on.
+    """
+    connection.execute(LOCK, {"name": name})
+    gone = champion(connection, name)
+    if gone is None:
+        return None
+    note = {"name": name, "artifact": gone, "before": gone, "why": f"withdrawn: {why}"}
+    connection.execute(STAND_DOWN, {"name": name})
+    connection.execute(NOTE, note)
+    connection.execute(STOP_RUN, {"name": name, "why": f"withdrawn: {why}"})
+    connection.execute(FORGET, {"name": name})
+    return gone
+
+
 def promote(connection: Connection, id: str, why: str) -> str | None:
     """Make an artifact the champion of its score; the id of the one before.
 
     Raises:
         Refused: it is not sound; the champion stays.
-        Permanent: there is no such artifact.
+        Permanent: there is no such artifact, or it is an uplift that shows no gain.
     """
     artifact = load(connection, id)
     unpack(artifact)
+    fault = (
+        no_gain(artifact.name, artifact.manifest["report"]) if is_uplift(artifact.name) else None
+    )
+    if fault is not None:
+        raise Permanent(f"{id} is not promoted: {fault}; no word of an operator changes that")
     connection.execute(LOCK, {"name": artifact.name})
     before = champion(connection, artifact.name)
     if before == id:

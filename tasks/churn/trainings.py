@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from models.session import Database
 from tasks.churn import store
 from tasks.churn.settings import ChurnSettings
+from tasks.churn.uplift_name import is_uplift
 from tasks.errors import Permanent
 
 log = structlog.get_logger()
@@ -59,9 +60,12 @@ def ask(connection: Connection, name: str, options: dict[str, Any]) -> int:
 
 
 def ask_all(connection: Connection) -> int:
-    """Ask for a training of every score that has a champion and none under way; how many."""
+    """Ask for a training of every score that has a champion and none under way; how many.
+
+    And of every uplift that was ever trained: one that showed no gain may by now, or no longer.
+    """
     asked = 0
-    for name in store.champions(connection):
+    for name in dict.fromkeys([*store.champions(connection), *store.uplifts(connection)]):
         if connection.execute(OPEN, {"name": name}).first() is None:
             ask(connection, name, {})
             asked += 1
@@ -125,6 +129,10 @@ def train(
     Raises:
         TooLittle: the history has nothing to learn from; the champion stays.
     """
+    if is_uplift(name):
+        from tasks.churn import uplift_training
+
+        return uplift_training.train(database, name, options, settings, say)
     from tasks.churn import training
     from tasks.churn.kinds import CHURN
 

@@ -16,6 +16,7 @@ from tasks.churn.artifact import answer
 from tasks.churn.book import RANGE, hashed, reading
 from tasks.churn.drift import Drift, drifts
 from tasks.churn.kinds import named
+from tasks.churn.uplift_name import is_uplift
 from tasks.errors import Permanent
 
 log = structlog.get_logger()
@@ -41,6 +42,11 @@ def look(database: Database, name: str) -> Looked:
         Refused: the champion is not sound.
     """
     kind = named(name)
+    if is_uplift(name):
+        raise Permanent(
+            f"{name} was learned from who came in, who are not the book: its drift says nothing;"
+            f" `dripfleet churn train {name}` learns it anew"
+        )
     with database.transaction() as connection:
         artifact = store.champion(connection, name)
         now = connection.execute(text("SELECT clock_timestamp()")).scalar_one()

@@ -83,6 +83,45 @@ def course(rows: Sequence[Interval], *, title: str, mark: int = 1) -> str:
     return _svg(height, parts, title)
 
 
+def lines(rows: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, title: str) -> str:
+    """A line a row over days, from 0 to the highest; each has its mark, and dashes from the second on.
+
+    Args:
+        rows: name, and points (day, value) by day; two points at least.
+        title: in words.
+    """
+    top, height = 34, 260
+    floor, left, right = height - 40, 52, WIDTH - 100
+    last = max(points[-1][0] for _, points in rows) or 1
+    most = max(value for _, points in rows for _, value in points) or 1
+    parts = [_text(8, 16, title, "title")]
+    for k in range(5):
+        y = floor - (floor - top) * k / 4
+        parts.append(_line(left, y, right, y, "grid"))
+        parts.append(_text(left - 8, y + 4, f"{most * k / 4:.3g}", "right"))
+    for k in range(5):
+        x = left + (right - left) * k / 4
+        parts.append(_text(x, floor + 18, f"{last * k / 4:.3g}", "middle"))
+    parts.append(_text((left + right) / 2, height - 4, "days", "middle"))
+    names: list[tuple[float, str]] = []
+    for k, (name, points) in enumerate(rows):
+        at = [
+            (left + (right - left) * day / last, floor - (floor - top) * value / most)
+            for day, value in points
+        ]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+        parts.append(f'<polyline points="{path}" class="interval{" dashed" if k else ""}"/>')
+        parts += [_mark(x, y, k) for x, y in at[:: max(1, len(at) // 8)]]
+        names.append((at[-1][1], name))
+    # Names that would lie on each other move apart.
+    free = 0.0
+    for y, name in sorted(names):
+        free = max(y, free)
+        parts.append(_text(right + 10, free + 4, _short(name), ""))
+        free += 16
+    return _svg(height, parts, title)
+
+
 def _short(name: str) -> str:
     return name if len(name) <= 16 else f"{name[:15]}…"
 

@@ -15,7 +15,7 @@ th { border-bottom: 1px solid #777 } td.n { text-align: right; font-variant-nume
 svg { width: 100%; height: auto; margin: .5em 0 } svg text { font: 13px system-ui, sans-serif }
 svg .title { font-weight: 600 } svg .right { text-anchor: end } svg .middle { text-anchor: middle }
 svg .grid { stroke: #ccc } svg .zero { stroke: #1a1a1a; stroke-dasharray: 4 3 } svg .interval { stroke: #0072b2; stroke-width: 2 }
-svg .mark { fill: #0072b2; stroke: #fff } svg .outline { fill: none; stroke: #0072b2 } small { color: #555 }
+svg polyline { fill: none } svg .dashed { stroke-dasharray: 6 4 } svg .mark { fill: #0072b2; stroke: #fff } svg .outline { fill: none; stroke: #0072b2 } small { color: #555 }
 """
 
 

@@ -85,6 +85,10 @@ FROM message m WHERE m.id = a.message_id AND m.subscriber_id = ANY(:ids)
 _HITS = """
 DELETE FROM hit h USING message m WHERE m.id = h.message_id AND m.subscriber_id = ANY(:ids)
 """
+# Bounces still count; what a host said of the mailbox is theirs.
+_DIAGNOSTICS = """
+UPDATE feedback SET diagnostic = NULL WHERE subscriber_id = ANY(:ids) AND diagnostic IS NOT NULL
+"""
 _OUTBOX = """
 DELETE FROM webhook_outbox WHERE subscriber_id = ANY(:ids) AND delivered_at IS NULL
 """
@@ -106,6 +110,7 @@ AGAIN: Final = {
     "attempts": text(_ATTEMPTS),
     "hits": text(_HITS),
     "decisions": text(_DECISIONS),
+    "diagnostics": text(_DIAGNOSTICS),
     "calls": text(_OUTBOX),
     "calls_made": text(_CALLED),
     "told": text(_TOLD),
@@ -120,6 +125,7 @@ AGAIN: Final = {
             ("requests", "entry_request"),
             ("refusals", "entry_refusal"),
             ("consents", "consent"),
+            ("opt_ins", "opt_in"),
             ("breaks", "snooze"),
         )
     },
@@ -144,6 +150,7 @@ ONCE: Final = {
         ("labels", "segment_member"),
         ("scores", "score"),
         ("score_requests", "score_request"),
+        ("entry_scores", "entry_score"),
     )
 }
 FORGET_REFUSED: Final = text("""

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, text
 
-from schedules.definition import Sequence
+from schedules.definition import SendStep, Sequence
 from tasks.experiment.intervals import newcombe
-
-EXPECTED: Final = 5.0
-"""Conversions that each arm would have, were both alike: with fewer no interval means anything."""
+from tasks.sequence.lift_parts import Part, parts
+from tasks.sequence.lifted import Span, too_few, value_of
 
 # The versions that held out whom the current one does, without a gap: who came in before them was
 # divided otherwise.
@@ -52,19 +50,6 @@ WHERE m.sequence_key = :key AND m.state IN ('sent', 'sent_assumed') AND e.entere
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """An estimate and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def times(self, factor: float) -> Span:
-        """Return it in another unit."""
-        return Span(self.value * factor, self.low * factor, self.high * factor)
-
-
-@dataclass(frozen=True, slots=True)
 class Lift:
     """What the mails brought.
 
@@ -78,6 +63,7 @@ class Lift:
         value: more of the goal's value per thousand people (bootstrap of 2 000 draws, fixed seed).
         value_per_thousand_mails: likewise.
         said: all of it in a sentence, or why not.
+        parts: the same by step, by segment, and by the score that people came in with.
     """
 
     since: dt.datetime | None
@@ -91,6 +77,7 @@ class Lift:
     value: Span | None
     value_per_thousand_mails: Span | None
     said: str
+    parts: tuple[Part, ...] = ()
 
 
 def lift(
@@ -117,6 +104,10 @@ def lift(
     n, x = (ours.people, ours.converted) if ours else (0, 0)
     m, y = (theirs.people, theirs.converted) if theirs else (0, 0)
 
+    steps = tuple(step.id for step in sequence.steps if isinstance(step, SendStep))
+    worth = sequence.goal.value is not None
+    told = tuple(parts(connection, held_out, values, steps, (n, m), worth)) if n and m else ()
+
     def made(said: str, conversions: Span | None = None, value: Span | None = None) -> Lift:
         per = n / mails if mails else None
         return Lift(
@@ -125,40 +116,16 @@ def lift(
             value,
             value.times(per) if value and per else None,
             said,
+            told,
         )  # fmt: skip
 
-    fault = _too_few(n, x, m, y)
+    fault = too_few(n, x, m, y)
     if fault is not None:
         return made(f"what the mails brought cannot be said: {fault}")
     low, high = newcombe(y, m, x, n)
     conversions = Span(x / n - y / m, low, high).times(1000)
-    value = _value(ours, theirs, n, m) if sequence.goal.value is not None else None
+    value = value_of(ours, theirs, n, m) if worth else None
     return made(_said(conversions, value), conversions, value)
-
-
-def _too_few(n: int, x: int, m: int, y: int) -> str | None:
-    """Why the numbers carry no statement, or None."""
-    if not n or not m:
-        return f"{n} were mailed and {m} held out since the holdout is as it is"
-    rate = (x + y) / (n + m)
-    expected = min(n, m) * rate
-    if expected >= EXPECTED:
-        return None
-    few = f"{x} of {n} mailed and {y} of {m} held out converted"
-    if not rate:
-        return f"{few}; wait for conversions"
-    share = min(n, m) / (n + m)
-    return f"{few}; it takes about {EXPECTED / rate / share:.0f} entries, or a larger holdout"
-
-
-def _value(ours: Any, theirs: Any, n: int, m: int) -> Span | None:
-    if find_spec("numpy") is None:
-        return None
-    from tasks.experiment.bootstrap import mean_difference
-
-    mine, other = ([float(v) for v in row.values or ()] for row in (ours, theirs))
-    low, high = mean_difference(other, m, mine, n)
-    return Span(sum(mine) / n - sum(other) / m, low, high).times(1000)
 
 
 def _said(conversions: Span, value: Span | None) -> str:

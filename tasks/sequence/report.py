@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,6 +14,7 @@ from schedules.definition import SendStep, Sequence
 from schedules.durations import format_duration
 from schedules.goal import Holdout
 from tasks.errors import Permanent
+from tasks.sequence.conversion_days import Day, days
 from tasks.sequence.lift import Lift, lift
 
 CURRENT = text("""
@@ -26,8 +28,10 @@ HELD_OUT: Final = """
     & 4294967295 < :threshold"""
 """SQL: `schedules.goal.Holdout.holds`, of `e.subscriber_id`: HMAC-SHA256 by its definition."""
 
+DIVIDED: Final = f"CASE WHEN :threshold = 0 THEN false ELSE {HELD_OUT} END"
+EVER: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
 ARMS = text(f"""
-SELECT CASE WHEN :threshold = 0 THEN false ELSE {HELD_OUT} END AS held_out,
+SELECT {DIVIDED} AS held_out,
     count(*) AS entries, count(DISTINCT e.subscriber_id) AS people,
     count(*) FILTER (WHERE e.active) AS active, count(c.enrollment_id) AS converted,
     count(DISTINCT c.subscriber_id) AS people_converted, sum(c.value) AS value
@@ -35,7 +39,7 @@ FROM enrollment e LEFT JOIN conversion c ON c.enrollment_id = e.id
 WHERE e.sequence_key = :key GROUP BY 1 ORDER BY 1
 """)
 MAILS = text(f"""
-SELECT CASE WHEN :threshold = 0 THEN false ELSE {HELD_OUT} END AS held_out,
+SELECT {DIVIDED} AS held_out,
     count(*) FILTER (WHERE e.state IN ('sent', 'sent_assumed')) AS sent,
     count(*) FILTER (WHERE e.state = 'held_out') AS held
 FROM message e WHERE e.sequence_key = :key GROUP BY 1
@@ -47,7 +51,7 @@ SELECT e.step_id, count(*) AS came,
 FROM message e WHERE e.sequence_key = :key GROUP BY 1
 """)
 ENDS = text(f"""
-SELECT CASE WHEN :threshold = 0 THEN false ELSE {HELD_OUT} END AS held_out,
+SELECT {DIVIDED} AS held_out,
     e.end_reason AS reason, count(*) AS n
 FROM enrollment e WHERE e.sequence_key = :key AND NOT e.active GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2
 """)
@@ -95,7 +99,7 @@ class Report:
     """Both arms, and what the current version counts as its goal, in words.
 
     `steps` are those that mail, as the current version has them; `lift` is what the mails brought,
-    None without a holdout or a goal.
+    None without a holdout or a goal; `days` are those after people came in, none without a goal.
     """
 
     key: str
@@ -104,6 +108,7 @@ class Report:
     arms: tuple[Arm, ...]
     steps: tuple[MailStep, ...] = ()
     lift: Lift | None = None
+    days: tuple[Day, ...] = ()
 
 
 def report(connection: Connection, key: str) -> Report:
@@ -131,13 +136,17 @@ def report(connection: Connection, key: str) -> Report:
     found = {row.held_out: row for row in connection.execute(ARMS, values)}
     arms = (False, True) if sequence.holdout or True in found else (False,)
     goal, holdout = sequence.goal, sequence.holdout
+    brought = lift(connection, sequence, HELD_OUT, parameters(holdout))
+    asked = values | {"since": brought.since if brought else EVER}
+    course = days(connection, DIVIDED, asked, goal.window.days) if goal else ()
     return Report(
         key,
         f"{goal.event} within {format_duration(goal.window)}" if goal else None,
         f"{holdout.percent:f} % by salt {holdout.salt}" if holdout else None,
         tuple(_arm(arm, found.get(arm), mails.get(arm), ends.get(arm, {})) for arm in arms),
         tuple(_steps(connection, sequence)),
-        lift(connection, sequence, HELD_OUT, parameters(holdout)),
+        brought,
+        tuple(course),
     )
 
 

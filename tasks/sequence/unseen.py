@@ -6,9 +6,9 @@ missing for everybody and for good, and the way that a sequence takes then looks
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
@@ -20,6 +20,12 @@ from tasks.sequence.asked_segments import asked
 from tasks.sequence.behavior import CLICKED, OPENED
 
 SCORES = text("SELECT name FROM score_artifact UNION SELECT name FROM score_run")
+# Of each uplift whether anybody may branch on it, and what its last training showed.
+UPLIFTS = text("""
+SELECT DISTINCT ON (a.name) a.name, a.manifest -> 'report' -> 'qini' AS qini,
+    EXISTS (SELECT FROM score_champion c WHERE c.name = a.name) AS offered
+FROM score_artifact a WHERE starts_with(a.name, 'uplift:') ORDER BY a.name, a.created_at DESC
+""")
 LABELS = text("SELECT DISTINCT segment FROM segment_run")
 # From name to name over the index: a look-up for each, however many events have it.
 EVENTS = text("""
@@ -31,17 +37,24 @@ SELECT name FROM found WHERE name IS NOT NULL LIMIT 1000
 """)
 
 
+UPLIFT: Final = "uplift:"
+"""How the name of a score begins that says what a mail adds; a test holds it to `tasks.churn`."""
 OURS: Final = frozenset({"churn", "clv", "engagement"})
 """The scores that the fleet makes itself; a test holds them to `tasks.churn.kinds`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The scores, labels of segments and events that there are."""
+    """The scores, labels of segments and events that there are.
+
+    ``uplifts``: of each that was trained what it shows, or None where it is offered; None as a whole:
+    nobody knows.
+    """
 
     scores: frozenset[str] = OURS
     labels: frozenset[str] = frozenset()
     events: frozenset[str] = frozenset({OPENED, CLICKED})
+    uplifts: Mapping[str, str | None] | None = None
 
 
 def seen(connection: Connection) -> Seen:
@@ -50,6 +63,7 @@ def seen(connection: Connection) -> Seen:
         frozenset(connection.execute(SCORES).scalars()) | OURS,
         frozenset(connection.execute(LABELS).scalars()),
         frozenset(connection.execute(EVENTS).scalars()) | {OPENED, CLICKED},
+        {row.name: _shows(row) for row in connection.execute(UPLIFTS)},
     )
 
 
@@ -67,7 +81,35 @@ def unseen(sequence: Sequence, located: Located, known: Seen) -> list[Finding]:
             if move is not None:
                 message = f"no {what} {name!r} was ever seen here; {move}"
                 found[located.finding(path, message)] = None
+    if known.uplifts is not None:
+        for path, name in _scores(sequence):
+            missing = _not_offered(name, known.uplifts)
+            if missing is not None:
+                found[located.finding(path, missing)] = None
     return sorted(found)
+
+
+def _not_offered(name: str, uplifts: Mapping[str, str | None]) -> str | None:
+    """Why an uplift is missing for everybody; None: it is none, or it is offered."""
+    if not name.startswith(UPLIFT):
+        return None
+    missing = f"score {name!r} is missing for everybody, who so take the way of a stale score"
+    if name not in uplifts:
+        return f"{missing}: it was never trained; `dripfleet churn train {name}`"
+    why = uplifts[name]
+    return None if why is None else f"{missing}: {why}"
+
+
+def _shows(row: Any) -> str | None:
+    if row.offered:
+        return None
+    value, low, high = row.qini
+    if low > 0:
+        return f"its last training shows a gain, and was not promoted; `dripfleet churn train {row.name}`"
+    return (
+        f"no gain is shown (Qini coefficient {value:+.3f}, {low:+.3f} to {high:+.3f}: the interval"
+        " does not lie above 0)"
+    )
 
 
 def _scores(sequence: Sequence) -> Iterator[tuple[Path, str]]:

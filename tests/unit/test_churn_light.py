@@ -14,7 +14,7 @@ from tasks.errors import Misconfigured
 EXTRA = ("numpy", "pandas", "scipy", "sklearn", "skops", "matplotlib")
 LIGHT = (
     "tasks.churn.entry", "tasks.churn.trainings", "tasks.churn.runs", "tasks.churn.store",
-    "tasks.churn.requests", "workers.demo.scores", "workers.cli.churn_people",
+    "tasks.churn.requests", "tasks.churn.uplift_name", "workers.demo.scores", "workers.cli.churn_people",
 )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ ONE_WAITS = 30.0
 def register(app: typer.Typer) -> None:
     """Add `dripfleet churn`."""
     import_module("workers.cli.churn_models")
+    import_module("workers.cli.churn_uplift")
     app.add_typer(churn, name="churn")
 
 
@@ -61,11 +62,13 @@ def require_ml() -> None:
 
 @churn.command(
     epilog="Examples:\n\ndripfleet churn train\n\ndripfleet churn train clv --here\n\n"
-    "dripfleet churn train --horizon 60 --no-promote\n\n"
+    "dripfleet churn train --horizon 60 --no-promote\n\ndripfleet churn train uplift:win-back\n\n"
     "dripfleet churn train --data telco.csv --label Churn --drop customerID --out telco",
 )
 def train(
-    name: str = typer.Argument("churn", help="The score: churn, engagement or clv."),
+    name: str = typer.Argument(
+        "churn", help="The score: churn, engagement, clv or uplift:SEQUENCE."
+    ),
     horizon: float | None = typer.Option(
         None, min=1, help="Days that the label looks ahead; by default the score's own."
     ),

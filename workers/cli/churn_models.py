@@ -38,6 +38,7 @@ def models(
             "cutoff": (each.cutoff or "")[:10],
             "auc": _figure(each.report, "auc"),
             "majority": each.report.get("majority"),
+            "qini": each.report["qini"][0] if "qini" in each.report else None,
             "bytes": each.bytes,
         }
         for each in found
@@ -186,6 +187,11 @@ def emit_report(id: str, manifest: Mapping[str, Any], as_json: bool) -> None:
     report = manifest["report"]
     if as_json or not sys.stdout.isatty():
         emit({"id": id, "kind": manifest["kind"], **plain(report)}, as_json=True)
+        return
+    if "qini" in report:
+        from workers.cli.churn_uplift import show
+
+        show(id, manifest)
         return
     if "kinds" not in report:
         emit(

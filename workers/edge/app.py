@@ -16,10 +16,13 @@ from starlette.types import ASGIApp
 
 from models.migrate import current, head
 from models.session import Database
+from tasks.moves.opt_in import Asker
 from tasks.moves.settings import DeliverySettings, IdentitySettings
-from workers.edge import answers, api, leaving, lists, mails, problem
+from workers.edge import answers, api, confirming, leaving, lists, mails, problem, webhooks
 from workers.edge.callers import Callers
 from workers.edge.hits import Hits, Pen
+from workers.edge.provider_settings import ProviderSettings
+from workers.edge.reports import Reports, forget
 from workers.edge.settings import EdgeSettings
 from workers.edge.shield import AccessLog, Shield
 from workers.edge.tracking import PATHS, Tracking
@@ -58,20 +61,26 @@ def build(
     access = log or AccessLog(meter=meter)
     pen = Pen(database.url)
     hits = Hits(pen.write, meter)
+    reports = Reports(database)
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.counter = leaving.Counter(database, settings.keys, settings.sender_name)
+        app.state.registrar = confirming.Registrar(database, settings.keys, settings.sender_name)
         app.state.callers = Callers(database, settings.edge_rate, redis_url, meter)
-        app.state.writer = api.Writer(database, identities)
+        asker = Asker.of(identity, DeliverySettings()) if settings.edge_url else None
+        app.state.writer = api.Writer(database, identities, asker)
         app.state.reader = lists.Reader(database, identities)
         app.state.post = mails.Post(database, identities, identity, DeliverySettings())
+        app.state.hooks = webhooks.Hooks(ProviderSettings(), settings.keys, reports)
         hits.start()
+        reports.start()
         tasks = [asyncio.create_task(_write(access)), asyncio.create_task(_forget(database))]
         try:
             yield
         finally:
             await hits.stop()
+            await reports.stop()
             await pen.close()
             await app.state.callers.close()
             for each in tasks:
@@ -88,9 +97,11 @@ def build(
     )
     problem.install(app)
     app.include_router(leaving.router)
+    app.include_router(confirming.router)
     app.include_router(api.router)
     app.include_router(mails.router)
     app.include_router(lists.router)
+    app.include_router(webhooks.router)
 
     @app.get("/healthz", tags=["health"], summary="This process answers")
     async def healthz() -> dict[str, str]:
@@ -134,6 +145,7 @@ async def _forget(database: Database) -> None:
         await asyncio.sleep(FORGET_EVERY)
         with contextlib.suppress(SQLAlchemyError):
             await run_in_threadpool(answers.forget, database)
+            await run_in_threadpool(forget, database)
 
 
 async def _write(log: AccessLog) -> None:

@@ -10,8 +10,8 @@ from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 
-from models.message import State
 from models.session import Database
+from models.states import State
 from tasks import listed
 from tasks.audience.api_key import ApiKey
 from workers.edge.api import PROBLEMS

@@ -15,6 +15,7 @@ from tasks.audience.settings import AudienceSettings
 from tasks.errors import Misconfigured
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from workers import logs
+from workers.edge.provider_settings import ProviderSettings
 from workers.edge.settings import EdgeSettings
 from workers.metrics import edge as metrics
 from workers.metrics.export import MetricsSettings
@@ -35,7 +36,7 @@ def run() -> int:
     clear_blank()
     read = panel(
         DatabaseSettings, RedisSettings, FleetSettings, AudienceSettings, IdentitySettings,
-        DeliverySettings, EdgeSettings, MetricsSettings,
+        DeliverySettings, EdgeSettings, ProviderSettings, MetricsSettings,
     )  # fmt: skip
     fleet, settings = read[FleetSettings], read[EdgeSettings]
     logs.configure(fleet.log_level, process="edge")

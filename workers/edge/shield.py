@@ -42,7 +42,7 @@ OWN: Header = (b"cross-origin-resource-policy", b"same-origin")
 ANYBODY: Header = (b"cross-origin-resource-policy", b"cross-origin")
 HTTPS: Header = (b"strict-transport-security", b"max-age=31536000")
 
-ROUTES = ("c", "o", "u", "v1", "healthz", "readyz", "openapi.json")
+ROUTES = ("c", "o", "u", "confirm", "v1", "hooks", "healthz", "readyz", "openapi.json")
 
 
 class AccessLog:
@@ -109,7 +109,7 @@ class Shield:
         began = time.perf_counter()
         path: str = scope["path"]
         headers = self._anybody if path.startswith("/o/") else self._own
-        most = self._body if path.startswith("/v1/") else SMALL_BODY
+        most = self._body if path.startswith(("/v1/", "/hooks/")) else SMALL_BODY
         status, seen = 500, 0
 
         async def guarded(message: Message) -> None:

@@ -20,6 +20,8 @@ from models.session import Database
 from tasks.names import POOLS, QUEUE_OF
 from tasks.personalize import report as words
 from tasks.personalize.overview import overview as words_overview
+from tasks.personalize.pace import yielding
+from tasks.upkeep import returned
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
@@ -160,6 +162,8 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
     making = words_overview(connection)
     yield gauge("dripfleet_fleet_texts_wanted", {(why,): n for why, n in making.wanted.items()})
     yield gauge("dripfleet_fleet_model_closed_seconds", {(m,): s for m, s in making.closed.items()})
+    since = yielding(connection)
+    yield gauge("dripfleet_fleet_words_yield_seconds", since.total_seconds() if since else 0.0)
     yield gauge("dripfleet_fleet_word_batches", {(s,): n for s, n in making.batches.items()})
     yield gauge("dripfleet_fleet_model_saved", making.saved)
     yield gauge("dripfleet_fleet_model_spend", {("reserved",): reserved, ("settled",): settled})
@@ -168,6 +172,10 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
     )
     yield from arrivals.look(connection, now)
     yield from webhooks.look(connection)
+    told: Labelled = {}
+    for s in streams:
+        told[s.key, "complained", ""] = told[s.key, "bounced", "hard"] = 0
+    yield gauge("dripfleet_fleet_came_back", told | dict(returned.of_the_last_day(connection)))
 
 
 def _live(now: Overview) -> Labelled:
