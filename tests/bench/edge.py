@@ -14,6 +14,7 @@ the edge and of Postgres, by the kernel's count; wrk's come on top, on the same 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -29,6 +30,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from models.migrate import migrate
@@ -36,9 +38,11 @@ from models.session import Database
 from tasks.audience import api_key
 from tasks.audience.address import address_hmac
 from tasks.errors import Misconfigured
+from tasks.moves.settings import IdentitySettings
 from tasks.send.tokens import Keys, sign
 from tests.bench.cpu_time import cpu_seconds, used_between
 from workers.cli.render import say
+from workers.edge.settings import EdgeSettings
 from workers.embedded.postgres import EmbeddedPostgres
 
 SECRET = "a secret of the benchmark"
@@ -111,10 +115,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = connection.execute(text("SELECT count(*) FROM hit")).scalar_one()
             events = connection.execute(text("SELECT count(*) FROM event")).scalar_one()
         found["rows"] = rows
+        found["full_collection_ms"] = full_collections(postgres.url)
         found["lost"] = max(0, found["clicks"]["answers"] + found["paced"]["answers"] - rows)
         found["events"]["events_a_second"] = round(events / asked.seconds)
     sys.stdout.write(json.dumps(found, indent=None if asked.json else 2) + "\n")
     return 1 if found["lost"] else 0
+
+
+def full_collections(url: str) -> dict[str, float]:
+    """Milliseconds of processor time that a full collection of garbage takes in such a process.
+
+    `whole`: with all that its libraries hold; `frozen`: when that is left out, as `workers.edge.run` does.
+    """
+    import uvicorn
+
+    from workers.edge.app import build
+
+    database = Database(url)
+    settings = EdgeSettings(secret_token=SecretStr(SECRET))
+    identity = IdentitySettings(secret_message_id=SecretStr(SECRET))
+    app = build(settings, database, identities=SECRET.encode(), identity=identity)
+    assert (uvicorn, app) is not None  # both are held, as in the process
+
+    def took() -> float:
+        began = time.thread_time()
+        gc.collect()
+        return round((time.thread_time() - began) * 1000, 3)
+
+    took()
+    whole = min(took() for _ in range(5))
+    gc.freeze()
+    frozen = min(took() for _ in range(5))
+    gc.unfreeze()
+    database.close()
+    return {"whole": whole, "frozen": frozen}
 
 
 def filled(database: Database, folder: Path) -> str:
