@@ -93,7 +93,7 @@ def _days(days: list[Mapping[str, Any]]) -> str:
 HEADS: Final = {
     "step": "By step: at the last mail that was due before",
     "segment": "By segment that people were in when they came in",
-    "score": "By score that people had when they came in",
+    "score": "By thirds of the score that people had when they came in",
 }
 
 
@@ -145,7 +145,7 @@ def part_row(part: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _name(part: Mapping[str, Any]) -> str:
-    return str(part["part"]) or "before the first mail"
+    return str(part["part"]) or "before any mail"
 
 
 def _span(span: Mapping[str, Any] | None) -> str:
