@@ -13,6 +13,7 @@ from schedules.loader import loads
 from tasks.send.render import Bundle
 from tasks.sequence import allocation, entry, harm
 from tasks.sequence.explain import explain
+from tests.bench.daily_reports import lived
 from tests.live import seeds
 from tests.live.fleet import Fleet
 from tests.unit.test_experiment_step import FILE, HELD
@@ -284,3 +285,11 @@ def test_the_planner_looks_after_experiments_and_goes_on_where_that_fails(
     monkeypatch.setattr(entry, "_looked_after", float("-inf"))
     rows(at, "ALTER TABLE experiment_assignment RENAME TO elsewhere")
     entry._look_after_experiments()
+
+
+def test_a_report_counts_as_people_came_on_every_day(database: Database) -> None:
+    """Each verdict is held against one of counts that were kept; `tests.bench.daily_reports` runs many."""
+    ids = seeds.subscribers(database, 600)
+    answers = list(lived(database, "equal", ids, (0.2, 0.2), looks=5, seed=1))
+    assert answers == ["undecided"] * 5
+    assert "winner" in lived(database, "gain", ids, (0.1, 0.4), looks=5, seed=1, effect=0.5)
