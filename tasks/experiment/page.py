@@ -35,6 +35,8 @@ def page(report: Mapping[str, Any]) -> str:
         body += [_course(report, k, each) for k, each in enumerate(verdict["comparisons"], 1)]
     if report.get("values"):
         body += ["<h2>Value per person</h2>", *_values(report["values"])]
+    if report.get("uplift"):
+        body.append(f"<p>{escape(report['uplift'])}.</p>")
     body += ["<h2>Harm</h2>", _harm(report["arms"]), _rulings(report["rulings"]), _foot(report)]
     return whole(title, body)
 

@@ -16,6 +16,7 @@ from tasks.sequence.arm_values import ArmValue, arm_values
 from tasks.sequence.experiments import find
 from tasks.sequence.harm import Harm, harm
 from tasks.sequence.trials import key_of, rulings
+from tasks.sequence.unseen import uplift_in_words
 
 if TYPE_CHECKING:
     from tasks.experiment.verdict import Count, Verdict
@@ -130,6 +131,7 @@ class Report:
         days: how it came to that.
         values: value per person beside the control's; the verdict does not hang on it. Empty without
             values, and where the fleet moves the weights.
+        uplift: whether choosing who gets the other arm is shown to gain; None: it was never learned.
     """
 
     key: str
@@ -150,6 +152,7 @@ class Report:
     rulings: tuple[Ruling, ...]
     days: tuple[Day, ...] = ()
     values: tuple[ArmValue, ...] = ()
+    uplift: str | None = None
 
 
 def report(connection: Connection, name: str) -> Report:
@@ -260,6 +263,7 @@ def report(connection: Connection, name: str) -> Report:
         arm_values(connection, key, step.control.name, stop.alpha, stop.effect, BEFORE)
         if step.allocate == "fixed"
         else (),
+        uplift_in_words(connection, key),
     )
 
 

@@ -25,6 +25,8 @@ def page(report: Mapping[str, Any]) -> str:
         f'<div class="verdict"><b>{escape(_sentence(lift))}</b></div>',
         f"<p>Goal: {escape(goal)}. Held out: {escape(holdout)}.</p>",
     ]
+    if report.get("uplift"):
+        body.append(f"<p>{escape(report['uplift'])}.</p>")
     if report["steps"]:
         rows = [(step["step"], step["came"], step["sent"]) for step in report["steps"]]
         body += [

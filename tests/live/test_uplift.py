@@ -16,6 +16,7 @@ from tasks.churn import runs, scoring, store, trainings, why
 from tasks.churn.settings import ChurnSettings
 from tasks.errors import Permanent
 from tasks.sequence.known import known_of
+from tasks.sequence.report import report
 from tasks.sequence.unseen import seen, unseen
 from tests.live import seeds
 from tests.unit.test_experiment_step import HELD
@@ -96,11 +97,11 @@ def test_a_planted_gain_is_offered_scored_and_withdrawn_when_it_is_gone(divided:
     assert found.state == "done" and found.said.startswith("promoted: its Qini coefficient is +")
     assert champion(divided) == found.artifact and warnings(divided, NAME) == []
     with divided.transaction() as connection:
-        report = store.load(connection, found.artifact).manifest["report"]
+        shown = store.load(connection, found.artifact).manifest["report"]
         _, new = runs.open_run(connection, NAME, found.artifact, 500)
     # What was not known when they came in is not learned from: everybody has logged in since.
-    assert report["rows"]["fit"] == PEOPLE and report["qini"][1] > 0.05 and new
-    assert report["with"]["people"] + report["without"]["people"] == PEOPLE
+    assert shown["rows"]["fit"] == PEOPLE and shown["qini"][1] > 0.05 and new
+    assert shown["with"]["people"] + shown["without"]["people"] == PEOPLE
     assert scoring.work(divided, lambda: False) == {"ranges": 4, "rows": PEOPLE, "faults": 0}
     with divided.transaction() as connection:
         now = do(divided, "SELECT clock_timestamp() AS now")[0].now
@@ -124,6 +125,9 @@ def test_a_planted_gain_is_offered_scored_and_withdrawn_when_it_is_gone(divided:
     assert champion(divided) is None and not do(divided, "SELECT FROM score")
     with divided.transaction() as connection:
         assert not runs.hold(connection, mine)
+    with divided.snapshot() as connection:
+        said = report(connection, "trial").uplift
+    assert said is not None and said.startswith("uplift:trial: no gain is shown (Qini coefficient")
     [told] = warnings(divided, NAME)
     assert "missing for everybody, who so take the way of a stale score: no gain is shown" in told
     with pytest.raises(Permanent, match="is not promoted: no gain is shown"):

@@ -89,6 +89,8 @@ def show(found: Report) -> None:
             ],
             title=f"value per person, of {found.values[0].most:,.2f} at most",
         )
+    if found.uplift is not None:
+        typer.echo(found.uplift)
     for value in found.values:
         if value.said is not None:
             typer.echo(f"{value.arm}: {value.said}")
