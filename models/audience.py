@@ -41,11 +41,15 @@ class Subscriber(Base):
 
 
 class Topic(Base):
-    """A preference topic that a subscriber opts in to or out of."""
+    """A preference topic that a subscriber opts in to or out of.
+
+    `confirm`: a sign-up is pending (`opt_in`) until the link of a mail is confirmed.
+    """
 
     __tablename__ = "topic"
     key: Mapped[str] = mapped_column(primary_key=True)
     title: Mapped[str]
+    confirm: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 

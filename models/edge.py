@@ -53,12 +53,13 @@ class Hit(Base):
 
 
 class ApiKey(Base):
-    """Who may write through `/v1`: the hash of a random secret, and what it may do."""
+    """Who may write or read through `/v1`: the hash of a random secret, and what it may do."""
 
     __tablename__ = "api_key"
     __table_args__ = (
         CheckConstraint(
-            "scopes <@ ARRAY['events', 'subscribers', 'enrollments', 'messages']::text[] AND cardinality(scopes) > 0",
+            "scopes <@ ARRAY['events', 'subscribers', 'enrollments', 'messages', 'events:read',"
+            " 'subscribers:read', 'enrollments:read', 'messages:read']::text[] AND cardinality(scopes) > 0",
             name="scopes",
         ),
     )

@@ -20,49 +20,9 @@ from sqlalchemy.dialects.postgresql import TSTZMULTIRANGE, Range
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, BigInt, Id, SmallInt
+from models.states import State
 
 NOW = text("clock_timestamp()")
-
-
-class State(StrEnum):
-    """Where a message stands; names as in Postgres's `message_state`."""
-
-    SCHEDULED = "scheduled"
-    WORKING = "working"
-    ARMED = "armed"
-    IN_DOUBT = "in_doubt"
-    SENT = "sent"
-    SENT_ASSUMED = "sent_assumed"
-    FAILED = "failed"
-    SUPPRESSED = "suppressed"
-    CAPPED = "capped"
-    HELD_OUT = "held_out"
-    LATE = "late"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-
-
-LIVE = (State.SCHEDULED, State.WORKING, State.ARMED, State.IN_DOUBT)
-NON_SENDS = (
-    State.SUPPRESSED,
-    State.CAPPED,
-    State.HELD_OUT,
-    State.LATE,
-    State.EXPIRED,
-    State.CANCELLED,
-)
-TERMINAL = (State.SENT, State.SENT_ASSUMED, State.FAILED, *NON_SENDS)
-
-# NULL → state: where a message may begin (`in_doubt` only while a quarantine stands).
-LEGAL_MOVES: dict[State | None, tuple[State, ...]] = {
-    None: (State.SCHEDULED, State.IN_DOUBT, *NON_SENDS),
-    State.SCHEDULED: (State.WORKING, State.SENT, State.IN_DOUBT, *NON_SENDS),
-    State.WORKING: (State.ARMED, State.SCHEDULED, State.FAILED, State.SENT, *NON_SENDS),
-    State.ARMED: (State.SENT, State.FAILED, State.SCHEDULED, State.IN_DOUBT),
-    State.IN_DOUBT: (State.SENT, State.FAILED, State.SENT_ASSUMED, State.SCHEDULED),
-    State.SENT_ASSUMED: (State.SENT, State.FAILED),
-    State.FAILED: (State.SCHEDULED,),
-}
 
 
 class Outcome(StrEnum):
@@ -115,6 +75,11 @@ class Message(Base):
             "message_parked_from_idx",
             "sequence_key",
             postgresql_where=text("parked_from IS NOT NULL"),
+        ),
+        Index(
+            "message_crashed_idx",
+            "owner",
+            postgresql_where=text("crashes > 0 AND watch_at IS NOT NULL"),
         ),
     )
     id: Mapped[Id]

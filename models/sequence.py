@@ -33,6 +33,8 @@ class Stream(Base):
         CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="pause_has_reason"),
         CheckConstraint("region ~ '^[a-z0-9][a-z0-9-]{0,30}$'", name="region"),
         CheckConstraint("tracking IN ('none', 'clicks', 'opens', 'all')", name="tracking"),
+        CheckConstraint("return_path ~ '^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$'", name="return_path"),
+        CheckConstraint("provider IN ('postmark', 'sendgrid', 'mailgun', 'ses')", name="provider"),
     )
     key: Mapped[str] = mapped_column(primary_key=True)
     class_: Mapped[str] = mapped_column("class")
@@ -44,6 +46,8 @@ class Stream(Base):
     pause_reason: Mapped[str | None]
     region: Mapped[str | None]
     tracking: Mapped[str] = mapped_column(server_default="none")
+    return_path: Mapped[str | None]
+    provider: Mapped[str | None]
 
 
 class TemplateSource(Base):

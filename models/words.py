@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, BigInt
@@ -25,13 +25,17 @@ class PromptSource(Base):
 
 
 class Prompt(Base):
-    """The version of a prompt that texts are made from now, and for how long they are kept."""
+    """The version of a prompt that texts are made from now, and for how long they are kept.
+
+    `locales`: those for which there is another, named ``NAME/LOCALE``.
+    """
 
     __tablename__ = "prompt"
     name: Mapped[str] = mapped_column(primary_key=True)
     sha256: Mapped[bytes] = mapped_column(ForeignKey("prompt_source.sha256"))
     published_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     keep_days: Mapped[int | None]
+    locales: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
 
 
 class WordBatch(Base):
@@ -175,3 +179,13 @@ class ModelCircuit(Base):
     open_until: Mapped[dt.datetime] = mapped_column(server_default=text("'-infinity'"))
     faults: Mapped[int] = mapped_column(server_default="0")
     why: Mapped[str | None]
+
+
+class WordYield(Base):
+    """Since when words stand back for mails that wait: one row, true for as long as `seen_at` is fresh."""
+
+    __tablename__ = "word_yield"
+    __table_args__ = (CheckConstraint("one", name="one"),)
+    one: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    since: Mapped[dt.datetime]
+    seen_at: Mapped[dt.datetime]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ruamel.yaml.nodes import ScalarNode, SequenceNode
 
 from schedules.durations import parse_clock, parse_duration
+from schedules.entry import Rate, parse_rate
 from schedules.findings import Path
 from schedules.kinds import SendStep, Step
 from schedules.limits import (
@@ -47,14 +48,14 @@ def read_limits(top: Table, class_: str | None) -> Limits:
     table = top.table("limits")
     if table is None:
         return UNLIMITED
-    table.only(("quiet_hours", "cap", "send_window"))
+    table.only(("quiet_hours", "cap", "send_window", "throttle"))
     if class_ == "transactional":
         top.report.add_at(
             ("limits",),
             "'limits' have no effect in a transactional sequence, whose mails somebody waits for:"
             " expected them with 'class: marketing'; remove them or change the class",
         )
-    limits = Limits(_quiet(table), _window(table), _cap(table))
+    limits = Limits(_quiet(table), _window(table), _cap(table), _throttle(table))
     quiet, window = limits.quiet_hours, limits.send_window
     if quiet and window and window.hours and not _open_minutes(quiet, window.hours):
         top.report.add_at(
@@ -150,6 +151,16 @@ def _read_days(body: Table) -> tuple[int, ...]:
         else:
             found.add(WEEKDAYS.index(word))
     return tuple(sorted(found))
+
+
+def _throttle(table: Table) -> Rate | None:
+    def read(text: str) -> Rate:
+        try:
+            return parse_rate(text)
+        except ValueError as fault:
+            raise ValueError(str(fault).replace("expected people a", "expected mails a")) from None
+
+    return table.text("throttle", "a rate such as 500/h", read)
 
 
 def _cap(table: Table) -> Cap | None:

@@ -8,6 +8,7 @@ from datetime import datetime, time, timedelta
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from schedules.durations import parse_clock, parse_duration
+from schedules.entry import Rate, parse_rate
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -73,11 +74,15 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When mails may go, in the subscriber's time, and how many."""
+    """When mails may go, in the subscriber's time, and how many.
+
+    `throttle` is the rate of the mails of the sequence, to everybody in it together.
+    """
 
     quiet_hours: Hours | None = None
     send_window: SendWindow | None = None
     cap: Cap | None = None
+    throttle: Rate | None = None
 
     @property
     def local(self) -> bool:
@@ -115,6 +120,8 @@ def limits_to_json(limits: Limits) -> dict[str, Any] | None:
             "max": cap.max, "per": cap.per, "scope": cap.scope, "on_hit": cap.on_hit,
             "give_up_after": cap.give_up_after,
         }  # fmt: skip
+    if limits.throttle is not None:
+        found["throttle"] = str(limits.throttle)
     return found or None
 
 
@@ -144,6 +151,7 @@ def limits_from_json(data: Mapping[str, Any] | None) -> Limits:
         )
         if cap
         else None,
+        throttle=parse_rate(data["throttle"]) if "throttle" in data else None,
     )
 
 

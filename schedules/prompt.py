@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from schedules.expression import Expression, Needs, read
 from schedules.expression.evaluate import STALE, Known, evaluate
+from schedules.locales import choose
 
 SCHEMA: Final = 1
 SEGMENT: Final = "segment"
@@ -82,6 +83,8 @@ class Prompt:
         banned: words that no text may hold.
         keep_days: how long a text is kept after somebody last asked for it; None: as the setting
             says. It changes no text, so it is no part of the JSON and its hash.
+        translations: locale → the prompt of those who have it, with the same slots. Each has a hash of
+            its own.
     """
 
     name: str
@@ -93,14 +96,22 @@ class Prompt:
     variants: tuple[Mapping[str, str], ...] = ()
     banned: tuple[str, ...] = ()
     keep_days: int | None = None
+    translations: Mapping[str, Prompt] = field(default_factory=dict)
 
     @cached_property
     def needs(self) -> Needs:
         """What must be known of a subscriber."""
-        found = Needs(subscriber=bool(self.names))
+        found = Needs(subscriber=bool(self.names or self.translations))
         for each in self.fields.values():
             found |= each.source.needs
+        for other in self.translations.values():
+            found |= other.needs
         return found
+
+    def of(self, locale: Any) -> Prompt:
+        """The prompt of a subscriber with this locale, as it stands in the database: perhaps null."""
+        found = choose(self.translations, locale)
+        return self if found is None else self.translations[found]
 
     @cached_property
     def sha256(self) -> bytes:

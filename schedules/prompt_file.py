@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any, Final, cast
 
@@ -12,6 +13,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from schedules.conditions import read_expression
 from schedules.durations import parse_duration
 from schedules.findings import DefinitionError, Finding, Located
+from schedules.locales import is_locale, is_meant, language_of
 from schedules.personal import LEAD, Per, Personalize
 from schedules.prompt import NAMES, Field, Prompt
 from schedules.reading import SLUG, Report, Table, compose, matching
@@ -25,11 +27,55 @@ _LANGUAGES: Final = ("de", "en", "es", "fr", "it", "nl", "pt")
 
 
 def load_prompt(root: FilePath, name: str) -> Prompt:
-    """Read the prompt `name` below the templates' folder `root`.
+    """Read the prompt `name` below the templates' folder `root`, and what it is in other locales.
+
+    ``_prompts/win-back/hello/de.yaml`` is the whole prompt for those who read German, with the slots of
+    ``hello.yaml``; ``de-AT.yaml`` goes before it, as a mail's folders do.
 
     Raises:
         DefinitionError: it is not there, or cannot be used; carries every finding.
     """
+    made = _loaded(root, name)
+    others: dict[str, Prompt] = {}
+    wrong: list[Finding] = []
+    for path in sorted((root / FOLDER / name).glob("*.yaml")):
+        if not is_locale(path.stem) and not is_meant(path.stem):
+            continue
+        try:
+            other = _loaded(root, f"{name}/{path.stem}")
+        except DefinitionError as error:
+            wrong += error.findings
+            continue
+        if fault := _no_translation(path.stem, made, other):
+            wrong.append(Finding(str(path), 1, 1, fault))
+        kept = made.keep_days if other.keep_days is None else other.keep_days
+        others[path.stem] = replace(other, keep_days=kept)
+    if wrong:
+        raise DefinitionError(wrong)
+    return replace(made, translations=others)
+
+
+def _no_translation(locale: str, made: Prompt, other: Prompt) -> str | None:
+    """Why a prompt is not the other one in that locale, in a sentence; None: it is."""
+    if not is_locale(locale):
+        return (
+            f"{locale}.yaml is no prompt of a locale: expected a language such as de, or de-AT with its"
+            " region; rename it"
+        )
+    if other.language != language_of(locale):
+        return (
+            f"{locale}.yaml is in {other.language}: expected 'language: {language_of(locale)}', or"
+            " another name"
+        )
+    if set(other.slots) != set(made.slots):
+        return (
+            f"{locale}.yaml fills {', '.join(other.slots)}: expected the slots of {made.name}.yaml,"
+            f" {', '.join(made.slots)}, since one template has them all; correct it"
+        )
+    return None
+
+
+def _loaded(root: FilePath, name: str) -> Prompt:
     path = root / FOLDER / f"{name}.yaml"
     try:
         text = path.read_text("utf-8-sig")

@@ -43,6 +43,7 @@ limits:
   quiet_hours: {from: "21:00", to: "08:00", on_hit: next_allowed}
   send_window: {days: [mon, tue, wed, thu, fri], from: "08:00", to: "19:00"}
   cap: {max: 2, per: 7d, scope: topic, on_hit: wait, give_up_after: 3d}
+  throttle: 500/h
 pause: {clock: run}
 publish: {enrolled: migrate, content: follow, deleted_step: finish_wait, finished: stay, max_immediate_sends: 5000}
 steps:

@@ -35,6 +35,8 @@ CUT_NOISY: Final = "quantum.cut_noisy"
 NAMED_SEGMENTS: Final = "audience.segments"
 TRACK: Final = "track.record"
 JUDGE: Final = "track.judge"
+WEBHOOKS: Final = "webhooks.deliver"
+INBOUND: Final = "track.inbound"
 CONTENT_DRAFT: Final = "content.draft"
 CONTENT_SUBJECT_LINES: Final = "content.subject_lines"
 CONTENT_REVIEW: Final = "content.review"
@@ -71,6 +73,8 @@ POOL_OF: Final[dict[str, PoolName]] = {
     NAMED_SEGMENTS: "upkeep",
     TRACK: "upkeep",
     JUDGE: "upkeep",
+    WEBHOOKS: "upkeep",
+    INBOUND: "upkeep",
     CONTENT_DRAFT: "personalize",
     CONTENT_SUBJECT_LINES: "personalize",
     CONTENT_REVIEW: "personalize",
@@ -85,6 +89,8 @@ QUEUE_OF: Final[dict[str, str]] = {
     ASK_WORDS: "sequence.words",  # the dispatcher rings where none waits, and scans pile up
     NAMED_SEGMENTS: "segments",
     TRACK: "track",
+    WEBHOOKS: "webhooks",  # other systems answer when they like
+    INBOUND: "inbound",  # a mailbox that is slow to answer holds nothing else
     JUDGE: "hits",  # behind what producers send it would wait for as long as they do
 }
 

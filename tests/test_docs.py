@@ -22,11 +22,14 @@ from tasks.moves.settings import DeliverySettings, IdentitySettings
 from tasks.personalize.settings import ModelSettings
 from tasks.quantum.settings import QuantumSettings
 from tasks.send.settings import SendSettings
+from tasks.track.settings import InboundSettings
 from tasks.upkeep.old_words import OldWordsSettings
 from tasks.upkeep.verify import VerifySettings
+from tasks.webhooks.settings import WebhookSettings
 from tasks.wording import WordingSettings
 from workers.autoscale import AutoscaleSettings
 from workers.cli import app
+from workers.edge.provider_settings import ProviderSettings
 from workers.edge.settings import EdgeSettings
 from workers.metrics.export import MetricsSettings
 from workers.settings import FleetSettings, RedisSettings, variable
@@ -38,7 +41,8 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     DatabaseSettings, RedisSettings, FleetSettings, DeliverySettings, IdentitySettings,
     SendSettings, AudienceSettings, VerifySettings, MetricsSettings, ChurnSettings,
     TraceSettings, AutoscaleSettings, QuantumSettings, ModelSettings, WordingSettings,
-    EdgeSettings, OldWordsSettings,
+    EdgeSettings, OldWordsSettings, InboundSettings, WebhookSettings,
+    ProviderSettings,
 )  # fmt: skip
 CUSTOMERS = "months,calls,plan,left\n" + "".join(
     f"{n % 40},{n * 7 % 9},{'ab'[n % 2]},{'yes' if n * 7 % 9 + n % 40 / 10 > 7 else 'no'}\n"

@@ -6,6 +6,7 @@ another `tasks` would be taken without a word. So they are looked at here, befor
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -29,4 +30,18 @@ def _guard(house: Path) -> None:
             )
 
 
+def _log_plainly() -> None:
+    """Keep structlog from rich: its tracebacks show what variables hold, and those are addresses.
+
+    And it would be five megabytes in each process of a fleet.
+    """
+    if not {"rich", "structlog"} & sys.modules.keys():
+        sys.modules["rich"] = None  # type: ignore[assignment]
+        try:
+            import_module("structlog")
+        finally:
+            del sys.modules["rich"]
+
+
 _guard(Path(__file__).resolve().parent.parent)
+_log_plainly()

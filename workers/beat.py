@@ -1,4 +1,4 @@
-"""Beat: four static ticks and nothing else. A tick means "everything due", never "this one thing".
+"""Beat: five static ticks and nothing else. A tick means "everything due", never "this one thing".
 
 So two beats, a beat that was frozen, an emptied Redis and a lost tick cost nothing; and nothing
 need be remembered from one start to the next.
@@ -28,6 +28,7 @@ def ticks(settings: FleetSettings) -> dict[str, dict[str, Any]]:
         names.DISPATCH: settings.dispatch_every,
         names.REAP: settings.reap_every,
         names.RESOLVE: settings.resolve_every,
+        names.INBOUND: settings.inbound_every,
     }
     return {
         name: {

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from tasks import names
-from workers import logs, tracing
+from workers import broker, logs, tracing
+from workers.heap import one_heap
 from workers.metrics import export
 from workers.parent import PARENT_FD, watch_parent
 from workers.pools import Pool
@@ -78,6 +79,8 @@ def run_worker(
         # Read by OpenMP when numpy is first imported; with threads in the parent, a fork deadlocks.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(variable, "1")
+    if pool.kind == "threads":
+        one_heap()
     os.environ["DRIPFLEET_POOL"] = pool.name
     read = settings_of(pool)
     if pool.kind == "prefork":
@@ -112,7 +115,7 @@ def run_worker(
         if opened is not None and pool.name == "send":
             from tasks.send import service
 
-            service.start(opened)
+            service.start(opened, broker.client(read[RedisSettings].redis_url.get_secret_value()))
             if exporter is not None:
                 exporter.meter.watch(service.current().loop.gauges)
         worker = Worker(

@@ -112,8 +112,10 @@ _ALL = (
         "upkeep",
         "threads",
         4,
-        ("tasks.upkeep.entry", "tasks.audience.entry", "tasks.track.entry", CANARY),
-        settings=(DURATIONS, "tasks.upkeep.old_words:OldWordsSettings"),
+        ("tasks.upkeep.entry", "tasks.audience.entry", "tasks.track.entry", "tasks.webhooks.entry", CANARY),
+        settings=(
+            DURATIONS, "tasks.upkeep.old_words:OldWordsSettings", "tasks.track.settings:InboundSettings",
+        ),
     ),
 )  # fmt: skip
 

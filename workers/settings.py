@@ -73,6 +73,7 @@ class FleetSettings(BaseSettings):
     dispatch_every: float = Field(1, gt=0, description="beat: the dispatcher")
     reap_every: float = Field(5, gt=0, description="beat: the reaper")
     resolve_every: float = Field(5, gt=0, description="beat: the resolver")
+    inbound_every: float = Field(15, gt=0, description="beat: mailboxes for bounces are read")
     restart_max: float = Field(
         30, ge=0.5, description="longest pause before `up` starts again what keeps dying"
     )

@@ -212,7 +212,14 @@ class Needs:
         )
 
     def __bool__(self) -> bool:
-        return self != Needs()
+        return self.subscriber or bool(
+            self.counts
+            or self.lasts
+            or self.scores
+            or self.segments
+            or self.topics
+            or self.memberships
+        )
 
     @classmethod
     def of(cls, root: Node) -> Needs:

@@ -1,4 +1,4 @@
-"""Keys by which other systems write through the edge: made once, kept as a hash, turned, revoked.
+"""Keys by which other systems write and read through the edge: made once, kept as a hash, turned, revoked.
 
 A key is `df_ID_SECRET`. The secret is 256 random bits, so its plain SHA-256 tells nothing that could be
 tried; who reads the table can use none of them.
@@ -19,7 +19,10 @@ from sqlalchemy import Connection, text
 
 from tasks.errors import Permanent
 
-SCOPES: Final = ("events", "subscribers", "enrollments", "messages")
+WRITE: Final = ("events", "subscribers", "enrollments", "messages")
+READ: Final = tuple(f"{each}:read" for each in WRITE)
+SCOPES: Final = (*WRITE, *READ)
+"""What a key may do; who may write may not read, since rows of people are told then."""
 LONGEST_NAME: Final = 100
 _KEY: Final = re.compile(r"df_([a-z0-9]{8})_([\w-]{43})", re.ASCII)
 
@@ -64,7 +67,7 @@ def create(
     Args:
         connection: inside a transaction.
         name: of the system that will use it.
-        scopes: of `SCOPES`, what it may write.
+        scopes: of `SCOPES`, what it may do.
         life: it is good for so long; None: until it is revoked.
 
     Raises:

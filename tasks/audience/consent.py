@@ -19,14 +19,16 @@ ENSURE_TOPICS = """
 """
 
 # A file may take consent away. It gives consent back only where a file took it: an unsubscribe is
-# the subscriber's own word, and a list from last month knows nothing of it.
+# the subscriber's own word, and a list from last month knows nothing of it. Of a topic that asks for a
+# confirmation it gives none (`tasks.audience.confirming`).
 RECORD = """
     INSERT INTO consent AS c (subscriber_id, topic, opted_in, source)
     SELECT s.id, f.topic, f.opted_in, %s
     FROM unnest(%s::bytea[], %s::text[], %s::boolean[]) AS f (address_hmac, topic, opted_in)
     JOIN subscriber s USING (address_hmac)
+    JOIN topic t ON t.key = f.topic
     LEFT JOIN consent old ON old.subscriber_id = s.id AND old.topic = f.topic
-    WHERE f.opted_in IS DISTINCT FROM old.opted_in
+    WHERE f.opted_in IS DISTINCT FROM old.opted_in AND NOT (f.opted_in AND t.confirm)
       AND (NOT f.opted_in OR old.source IS NULL OR old.source LIKE 'import:%%')
     ORDER BY s.id, f.topic
     ON CONFLICT (subscriber_id, topic) DO UPDATE
@@ -40,8 +42,10 @@ FORESEE = """
     FROM unnest(%s::bytea[], %s::text[], %s::boolean[], %s::boolean[])
         AS f (address_hmac, topic, opted_in, comes)
     LEFT JOIN subscriber s USING (address_hmac)
+    LEFT JOIN topic t ON t.key = f.topic
     LEFT JOIN consent old ON old.subscriber_id = s.id AND old.topic = f.topic
-    WHERE f.opted_in IS DISTINCT FROM old.opted_in AND (s.id IS NOT NULL OR f.comes)
+    WHERE f.opted_in IS DISTINCT FROM old.opted_in AND NOT (f.opted_in AND t.confirm IS TRUE)
+      AND (s.id IS NOT NULL OR f.comes)
       AND (NOT f.opted_in OR old.source IS NULL OR old.source LIKE 'import:%%')
 """
 

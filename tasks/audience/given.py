@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from models.session import Database
 from tasks.audience.candidate import FIELDS, TOPIC_PREFIX, BadRow, Candidate, Interpreter
+from tasks.audience.confirming import record_pending
 from tasks.audience.consent import record_consents
 from tasks.audience.csvfile import Row
 from tasks.audience.importer import TAKEN, bring_in
@@ -31,6 +32,7 @@ class Brought:
     unchanged: int = 0
     duplicates: int = 0
     consents: int = 0
+    pending: int = 0
     refused: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -73,6 +75,7 @@ def bring(
         with database.raw() as connection:
             kept = [row for row in rows if row.line not in taken]
             told.consents = record_consents(connection, kept, source)
+            told.pending = record_pending(connection, kept, source)
     return told
 
 

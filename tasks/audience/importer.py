@@ -2,6 +2,7 @@
 
 A chunk is one transaction: COPY into a temporary table, then one INSERT and one UPDATE over the
 whole of it. So an import that is stopped leaves whole chunks, and running it again is harmless.
+While Postgres is busy with a chunk the next one is read: both take about as long.
 It changes neither an address nor a stop, takes no subscriber's lock, and holds no row for longer
 than a chunk takes.
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 import psycopg
@@ -20,6 +22,7 @@ from psycopg import errors
 
 from models.session import Database
 from tasks.audience.candidate import BadRow, Candidate, Interpreter
+from tasks.audience.confirming import record_pending
 from tasks.audience.consent import foresee_consents, record_consents
 from tasks.audience.csvfile import CsvFile
 from tasks.audience.parquetfile import ParquetFile, is_parquet
@@ -105,7 +108,7 @@ class Tally:
     """What became of the rows so far: every row is in one of the first five counts.
 
     `reasons` and `first` (line, reason) tell about refused rows; `unknown_…` count values that were
-    left out of rows that were taken.
+    left out of rows that were taken. `pending`: sign-ups that a mail asks to confirm.
     """
 
     new: int = 0
@@ -116,6 +119,7 @@ class Tally:
     unknown_zones: int = 0
     unknown_locales: int = 0
     consents: int = 0
+    pending: int = 0
     seconds: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
     first: list[tuple[int, str]] = field(default_factory=list)
@@ -139,8 +143,8 @@ def import_subscribers(
 ) -> Tally:
     """Read subscribers from CSV or Parquet and bring the database up to it.
 
-    Where an address comes twice, the later row wins, field by field. Memory is bounded by the
-    chunk, but for 16 to 32 octets an address to know duplicates by.
+    Where an address comes twice, the later row wins, field by field. Memory is bounded by two
+    chunks, but for 16 to 32 octets an address to know duplicates by.
 
     Args:
         database: where to.
@@ -150,7 +154,8 @@ def import_subscribers(
         rejects: takes the rows that are left out.
         dry_run: count what would happen and write nothing.
         chunk: rows a transaction.
-        on_chunk: called with the tally so far after each chunk.
+        on_chunk: called with the tally so far after each chunk; rows of the next one that were refused
+            or came twice are in it.
 
     Raises:
         Permanent: the file has no usable header.
@@ -166,21 +171,39 @@ def import_subscribers(
     file = kind(source, name, required=("email",))
     try:
         interpreter = Interpreter(file.columns, secret)
-        with _no_collector(), database.raw() as connection:
-            for candidates in _chunks(file, interpreter, rejects, tally, chunk):
-                taken: set[int] = set()
-                if candidates:
-                    taken = _apply(connection, candidates, rejects, tally, dry_run)
-                if interpreter.topics and dry_run:
-                    tally.consents += foresee_consents(connection, candidates, taken)
-                elif interpreter.topics:
-                    tally.consents += record_consents(connection, candidates, source=name)
+        with _no_collector(), database.raw() as raw, ThreadPoolExecutor(1) as beside:
+
+            def bring(candidates: list[Candidate]) -> _Brought:
+                brought = _bring(raw, candidates, dry_run) if candidates else _NOTHING
+                if interpreter.topics:
+                    pending = 0
+                    if dry_run:
+                        consents = foresee_consents(raw, candidates, brought.taken)
+                    else:
+                        consents = record_consents(raw, candidates, source=name)
+                        pending = record_pending(raw, candidates, source=name)
+                    brought = replace(brought, consents=consents, pending=pending)
+                return brought
+
+            def settle(under_way: Future[_Brought], candidates: list[Candidate]) -> None:
+                brought = under_way.result()
+                _count(brought, candidates, rejects, tally)
+                tally.consents += brought.consents
+                tally.pending += brought.pending
                 tally.rejected = rejects.count
                 tally.unknown_zones = interpreter.unknown_zones
                 tally.unknown_locales = interpreter.unknown_locales
                 tally.reasons, tally.first = dict(rejects.reasons), rejects.first
                 tally.seconds = time.monotonic() - started
                 on_chunk(tally)
+
+            waiting: tuple[Future[_Brought], list[Candidate]] | None = None
+            for candidates in _chunks(file, interpreter, rejects, tally, chunk):
+                if waiting is not None:
+                    settle(*waiting)
+                waiting = beside.submit(bring, candidates), candidates
+            if waiting is not None:
+                settle(*waiting)
     finally:
         file.detach()
     return tally
@@ -197,7 +220,9 @@ def bring_in(database: Database, candidates: list[Candidate]) -> tuple[Tally, se
     """
     tally = Tally()
     with database.raw() as connection:
-        return tally, _apply(connection, candidates, Rejects(None), tally, dry_run=False)
+        brought = _bring(connection, candidates, dry_run=False)
+    _count(brought, candidates, Rejects(None), tally)
+    return tally, brought.taken
 
 
 @contextmanager
@@ -245,34 +270,48 @@ def _chunks(
     yield list(held.values())
 
 
-def _apply(
+@dataclass(frozen=True, slots=True)
+class _Brought:
+    """What a chunk came to; `taken`: lines whose external id is somebody else's."""
+
+    taken: set[int]
+    new: int
+    updated: int
+    consents: int = 0
+    pending: int = 0
+
+
+_NOTHING = _Brought(set(), 0, 0)
+
+
+def _bring(
     connection: psycopg.Connection[tuple[object, ...]],
     candidates: list[Candidate],
-    rejects: Rejects,
-    tally: Tally,
     dry_run: bool,
-) -> set[int]:
-    """Bring one chunk in; the lines that did not come, as their external id is somebody else's."""
-    for attempt in range(1, TRIES + 1):
+) -> _Brought:
+    """Bring one chunk in."""
+    for _ in range(TRIES):
         try:
             with connection.transaction(force_rollback=dry_run):
-                taken, new, updated = _write(connection, candidates, dry_run)
-            break
+                return _Brought(*_write(connection, candidates, dry_run))
         except (errors.UniqueViolation, errors.DeadlockDetected, errors.SerializationFailure):
-            if attempt == TRIES:
-                raise Transient(
-                    "another import changes the same subscribers at the same time; what is done is"
-                    " done, run this one again when the other has ended"
-                ) from None
+            continue
+    raise Transient(
+        "another import changes the same subscribers at the same time; what is done is"
+        " done, run this one again when the other has ended"
+    )
+
+
+def _count(brought: _Brought, candidates: list[Candidate], rejects: Rejects, tally: Tally) -> None:
+    """Put what became of a chunk into the tally."""
     for candidate in candidates:
-        if candidate.line in taken:
+        if candidate.line in brought.taken:
             rejects.add(candidate.line, TAKEN, candidate.raw)
             tally.duplicates -= candidate.again
-    fresh = sum(not c.again and c.line not in taken for c in candidates)
-    tally.new += new
-    tally.updated += updated
-    tally.unchanged += fresh - new - updated
-    return taken
+    fresh = sum(not c.again and c.line not in brought.taken for c in candidates)
+    tally.new += brought.new
+    tally.updated += brought.updated
+    tally.unchanged += fresh - brought.new - brought.updated
 
 
 def _write(

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, text
 from tasks.audience.store import Subscriber
 
 _BY_SUBSCRIBER: Final = (
-    "consent", "snooze", "enrollment", "decision", "message", "event", "entry_request",
-    "entry_refusal", "conversion", "score", "entry_score", "segment_present", "segment_edge", "segment_member",
-    "webhook_outbox", "experiment_assignment",
+    "consent", "opt_in", "snooze", "enrollment", "decision", "message", "event", "entry_request",
+    "entry_refusal", "conversion", "score", "entry_score", "segment_present", "segment_edge",
+    "segment_member", "webhook_outbox", "webhook_delivery", "experiment_assignment", "feedback",
 )  # fmt: skip
 _BY_MESSAGE: Final = ("attempt", "hit")
 

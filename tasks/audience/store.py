@@ -38,6 +38,7 @@ class Dossier:
 
     subscriber: Subscriber
     consents: list[dict[str, Any]] = field(default_factory=list)
+    opt_ins: list[dict[str, Any]] = field(default_factory=list)
     suppressions: list[dict[str, Any]] = field(default_factory=list)
     enrollments: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -57,6 +58,9 @@ ANY_ONE = text("SELECT address, address_hmac FROM subscriber WHERE erased_at IS 
 PARTS = {
     "consents": "SELECT topic, opted_in, source, at FROM consent WHERE subscriber_id = :id"
     " ORDER BY topic",
+    "opt_ins": "SELECT topic, CASE WHEN confirmed_at IS NULL THEN 'pending' ELSE 'confirmed' END AS state,"
+    " source, said_at, asks, asked_at, confirmed_at, encode(template_version, 'hex') AS text_version"
+    " FROM opt_in WHERE subscriber_id = :id ORDER BY topic",
     "suppressions": "SELECT scope, reason, at FROM suppression WHERE address_hmac = :identity"
     " ORDER BY at DESC",
     "enrollments": "SELECT id, sequence_key, sequence_version, entry_no, step_id, active, due_at,"
@@ -142,11 +146,12 @@ def ensure_topic(connection: Connection, key: str, title: str | None = None) -> 
 
 
 def topics(connection: Connection) -> list[dict[str, Any]]:
-    """Every topic, with how many opted in and out."""
+    """Every topic, with how many opted in and out, and have not confirmed yet."""
     rows = connection.execute(
         text(
-            "SELECT t.key, t.title, count(*) FILTER (WHERE c.opted_in) AS opted_in,"
-            " count(*) FILTER (WHERE NOT c.opted_in) AS opted_out"
+            "SELECT t.key, t.title, t.confirm, count(*) FILTER (WHERE c.opted_in) AS opted_in,"
+            " count(*) FILTER (WHERE NOT c.opted_in) AS opted_out,"
+            " (SELECT count(*) FROM opt_in o WHERE o.topic = t.key AND o.confirmed_at IS NULL) AS pending"
             " FROM topic t LEFT JOIN consent c ON c.topic = t.key GROUP BY t.key ORDER BY t.key"
         )
     )

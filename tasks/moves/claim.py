@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from tasks.moves.by_key import by_key
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+
+class Claimed(NamedTuple):
     """A message that this worker holds under `epoch`, with all that its mail is made of."""
 
     id: int
@@ -46,8 +47,9 @@ class Claim:
 # three, then two, which a process holds until they are through. The last three tries before `poison` it makes
 # quite alone, taken by a process that holds nothing and takes nothing else meanwhile: what then takes
 # the process down is that row, and no crash condemns a row that was merely near. What was passed over
-# keeps the cursor from moving on. `unfit`: stopped, suppressed, expired, or accepted after all;
-# `refuse` gives it the reason.
+# keeps the cursor from moving on. Whether the process holds anything at all is asked where such a row
+# is due, and of what it holds only rows that crashed are looked at: it may hold thousands. `unfit`:
+# stopped, suppressed, opted out, expired, or accepted after all; `refuse` gives it the reason.
 CLAIM = text("""
 WITH due AS MATERIALIZED (
     SELECT m.id, m.run_at, m.crashes FROM message m
@@ -59,12 +61,14 @@ WITH due AS MATERIALIZED (
           (ARRAY(SELECT q.key FROM sequence q WHERE q.paused_at IS NOT NULL))
     ORDER BY m.run_at LIMIT :n FOR UPDATE OF m SKIP LOCKED),
 mine AS MATERIALIZED (
-    SELECT count(*) AS n, coalesce(max(h.crashes), 0) AS worst FROM message h
-    WHERE h.watch_at IS NOT NULL AND h.owner = :owner),
+    SELECT coalesce(max(h.crashes), 0) AS worst FROM message h
+    WHERE h.crashes > 0 AND h.watch_at IS NOT NULL AND h.owner = :owner),
 worst AS MATERIALIZED (
     SELECT max(crashes) AS crashes FROM due WHERE crashes > 2 AND crashes < :alone),
 alone AS MATERIALIZED (
-    SELECT id FROM due WHERE crashes >= :alone AND (SELECT n FROM mine) = 0
+    SELECT id FROM due
+    WHERE CASE WHEN crashes >= :alone THEN NOT EXISTS (
+        SELECT 1 FROM message h WHERE h.watch_at IS NOT NULL AND h.owner = :owner) END
     ORDER BY run_at LIMIT 1),
 pick AS MATERIALIZED (
     SELECT id FROM alone
@@ -104,7 +108,10 @@ RETURNING m.id, m.epoch, m.effect_key, m.rfc_message_id, m.subscriber_id, m.enro
      OR s.stopped_at IS NOT NULL OR m.expires_at <= clock_timestamp() OR EXISTS (
         SELECT 1 FROM suppression p, stream t
         WHERE p.address_hmac = s.address_hmac AND t.key = m.stream
-          AND p.scope IN ('all', t.class))) IS TRUE AS unfit,
+          AND p.scope IN ('all', t.class)) OR EXISTS (
+        SELECT 1 FROM sequence q, consent c, stream t
+        WHERE q.key = m.sequence_key AND t.key = m.stream AND t.class = 'marketing'
+          AND c.subscriber_id = s.id AND c.topic = q.topic AND NOT c.opted_in)) IS TRUE AS unfit,
     coalesce((SELECT min(run_at) FROM due WHERE id NOT IN (SELECT id FROM pick)),
              (SELECT max(run_at) FROM due)) AS next_look
 """)
@@ -156,6 +163,7 @@ def claim(
         region: of this worker; a stream of another one has nothing for it.
         alone: a row with so many crashes is taken alone (`DeliverySettings.alone`).
     """
+    by_key(connection)
     rows = connection.execute(
         CLAIM,
         {
@@ -169,7 +177,7 @@ def claim(
         },
     ).all()
     return Claim(
-        [Claimed(*row[:-1]) for row in rows],
+        [Claimed._make(row[:-1]) for row in rows],
         max((row.next_look for row in rows), default=None),
     )
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from tasks.moves.by_key import SETTINGS
 from tasks.moves.pipeline import Parameter, Pipeline, blobs, integers, scalar, stamps, texts
 from tasks.moves.settings import DeliverySettings
 from tasks.moves.statement import AFTERMATH
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """A mail whose body is written and whose dot is not. `address`: as it was claimed."""
 
     id: int
@@ -26,8 +27,7 @@ class Ready:
     content_sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """A reply to a dot. `armed_at`: as ARM returned it, in Postgres's text."""
 
     id: int
@@ -51,10 +51,11 @@ class Cycled:
 
 # $1 ids, $2 subscriber ids. The one-argument advisory key space is the subscribers'. The ids whose
 # lock was got go to a setting of the transaction: a pipelined statement cannot take a result.
-LOCK = """
-SELECT set_config('dripfleet.got', '{' || coalesce(string_agg(t.id::text, ',')
-           FILTER (WHERE pg_try_advisory_xact_lock_shared(t.subscriber_id)), '') || '}', true),
-       set_config('lock_timeout', '500ms', true)
+# The settings hold for RECORD and ARM too, which are planned in the first transaction that has them.
+LOCK = f"""
+SELECT set_config('dripfleet.got', '{{' || coalesce(string_agg(t.id::text, ',')
+           FILTER (WHERE pg_try_advisory_xact_lock_shared(t.subscriber_id)), '') || '}}', true),
+       set_config('lock_timeout', '500ms', true), {SETTINGS}
 FROM (SELECT id, subscriber_id
       FROM unnest($1::bigint[], $2::bigint[]) AS u (id, subscriber_id)
       ORDER BY subscriber_id) t
@@ -76,7 +77,7 @@ le AS MATERIALIZED (
     SELECT e.id FROM enrollment e WHERE e.id = ANY($8::bigint[])
     ORDER BY e.id FOR NO KEY UPDATE),
 lm AS MATERIALIZED (
-    SELECT m.id, m.state AS was,
+    SELECT m.id, m.state AS was, r.code, r.ts,
         CASE WHEN r.code / 100 = 2 THEN 'sent'
              WHEN m.maybe_delivered AND EXISTS (
                  SELECT 1 FROM attempt a WHERE a.message_id = m.id AND a.outcome = 'accepted')
@@ -93,16 +94,16 @@ moved AS (
     UPDATE message m SET
         state = lm.becomes,
         owner = NULL, watch_at = NULL, parked_from = NULL,
-        terminal_at = CASE WHEN lm.becomes <> 'scheduled' THEN coalesce(m.terminal_at, r.ts) END,
+        terminal_at = CASE WHEN lm.becomes <> 'scheduled' THEN coalesce(m.terminal_at, lm.ts) END,
         run_at = CASE WHEN lm.becomes = 'scheduled' THEN least(
-            coalesce(next_allowed(m.allowed, r.ts + make_interval(secs =>
+            coalesce(next_allowed(m.allowed, lm.ts + make_interval(secs =>
                 least($11::float8, $10::float8 * 2 ^ least(m.deferrals, 20))
-                * (0.8 + 0.4 * random()))), m.expires_at, r.ts), m.expires_at) END,
+                * (0.8 + 0.4 * random()))), m.expires_at, lm.ts), m.expires_at) END,
         deferrals = m.deferrals + CASE WHEN lm.becomes = 'scheduled' THEN 1 ELSE 0 END,
-        last_code = r.code, last_stage = 'dot',
+        last_code = lm.code, last_stage = 'dot',
         reason = CASE lm.becomes WHEN 'sent' THEN 'accepted' WHEN 'scheduled' THEN 'deferred'
                                  ELSE 'refused' END
-    FROM lm JOIN r ON r.id = lm.id
+    FROM lm
     WHERE m.id = lm.id
     RETURNING m.id, m.enrollment_id, m.sequence_key, m.step_id, lm.was, m.state AS now),
 {AFTERMATH},

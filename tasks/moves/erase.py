@@ -85,11 +85,19 @@ FROM message m WHERE m.id = a.message_id AND m.subscriber_id = ANY(:ids)
 _HITS = """
 DELETE FROM hit h USING message m WHERE m.id = h.message_id AND m.subscriber_id = ANY(:ids)
 """
+# Bounces still count; what a host said of the mailbox is theirs.
+_DIAGNOSTICS = """
+UPDATE feedback SET diagnostic = NULL WHERE subscriber_id = ANY(:ids) AND diagnostic IS NOT NULL
+"""
 _OUTBOX = """
 DELETE FROM webhook_outbox WHERE subscriber_id = ANY(:ids) AND delivered_at IS NULL
 """
 _CALLED = """
 UPDATE webhook_outbox SET payload = '{}' WHERE subscriber_id = ANY(:ids) AND payload <> '{}'
+"""
+# Also what was told and is kept to be told again; that they are erased is told under our own id alone.
+_TOLD = """
+DELETE FROM webhook_delivery WHERE subscriber_id = ANY(:ids) AND type <> 'subscriber.erased'
 """
 _DECISIONS = """
 UPDATE decision SET detail = '{}' WHERE subscriber_id = ANY(:ids) AND detail <> '{}'
@@ -102,8 +110,10 @@ AGAIN: Final = {
     "attempts": text(_ATTEMPTS),
     "hits": text(_HITS),
     "decisions": text(_DECISIONS),
+    "diagnostics": text(_DIAGNOSTICS),
     "calls": text(_OUTBOX),
     "calls_made": text(_CALLED),
+    "told": text(_TOLD),
     **{
         name: text(f"DELETE FROM {table} WHERE subscriber_id = ANY(:ids)")
         for name, table in (
@@ -115,6 +125,7 @@ AGAIN: Final = {
             ("requests", "entry_request"),
             ("refusals", "entry_refusal"),
             ("consents", "consent"),
+            ("opt_ins", "opt_in"),
             ("breaks", "snooze"),
         )
     },

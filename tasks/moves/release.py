@@ -159,11 +159,20 @@ REFUSE = text(
     )
 )
 
+# The same event as of a bounce that comes back later (`tasks.track.feedback`), once a message.
 SUPPRESS = text("""
-INSERT INTO suppression (address_hmac, scope, reason)
-SELECT s.address_hmac, 'all', :reason FROM subscriber s
-JOIN message m ON m.subscriber_id = s.id WHERE m.id = :id AND s.address = :address
-ON CONFLICT (address_hmac, scope) DO NOTHING
+WITH said AS (
+    INSERT INTO suppression (address_hmac, scope, reason)
+    SELECT s.address_hmac, 'all', :reason FROM subscriber s
+    JOIN message m ON m.subscriber_id = s.id WHERE m.id = :id AND s.address = :address
+    ON CONFLICT (address_hmac, scope) DO NOTHING),
+fresh AS (
+    INSERT INTO event_source (source, source_id) VALUES ('relay', 'bounced:' || :id)
+    ON CONFLICT DO NOTHING RETURNING 1)
+INSERT INTO event (subscriber_id, name, occurred_at, properties)
+SELECT m.subscriber_id, 'email.bounced', clock_timestamp(), jsonb_strip_nulls(jsonb_build_object(
+    'message', m.id, 'sequence', m.sequence_key, 'step', m.step_id, 'class', 'hard', 'source', 'relay'))
+FROM message m WHERE m.id = :id AND EXISTS (SELECT 1 FROM fresh)
 """)
 
 

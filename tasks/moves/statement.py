@@ -7,7 +7,7 @@ what keeps the invariants I4 and I12.
 
 from __future__ import annotations
 
-from models.message import LIVE, TERMINAL
+from models.states import LIVE, TERMINAL
 
 
 def quoted(states: tuple[str, ...]) -> str:

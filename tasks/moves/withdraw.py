@@ -16,11 +16,13 @@ from tasks.moves.statement import move
 
 LOCK = text("SELECT pg_advisory_xact_lock(CAST(:id AS bigint))")
 
-# Who was unreachable for another reason keeps that one.
+# Who said so before, or is dead for another reason, keeps that one; a word of theirs is stronger than
+# `unreachable`, which a good delivery takes back.
 SUPPRESS = text("""
 INSERT INTO suppression (address_hmac, scope, reason)
 SELECT s.address_hmac, 'marketing', :reason FROM subscriber s WHERE s.id = :id
-ON CONFLICT (address_hmac, scope) DO NOTHING
+ON CONFLICT (address_hmac, scope) DO UPDATE SET reason = excluded.reason
+WHERE suppression.reason = 'unreachable' AND excluded.reason <> 'unreachable'
 RETURNING reason
 """)
 ANSWER = text("""

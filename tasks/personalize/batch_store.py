@@ -82,7 +82,7 @@ WHERE id = :id AND epoch = :epoch AND state <> 'ended' RETURNING true
 SERVER = text("SELECT b.server_id FROM word_batch b WHERE b.id = :id")
 TEXTS = text("""
 SELECT w.key, w.told, w.prompt_sha256, w.tries FROM wording w
-WHERE w.batch_id = :id AND w.in_batch ORDER BY w.key
+WHERE w.batch_id = :id AND w.in_batch ORDER BY w.needed_at, w.key
 """)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from typing import IO, Final
 
@@ -24,6 +25,7 @@ from tasks.personalize.batch_store import Held, Text
 from tasks.personalize.batch_texts import Judged, Lost
 from tasks.personalize.client import Answer, Down, Refused, request
 from tasks.personalize.engine import Brief
+from tasks.personalize.pace import Pace
 from tasks.personalize.prices import Price
 from tasks.personalize.settings import ModelSettings
 
@@ -47,14 +49,20 @@ class Batches:
         database: where texts are wanted.
         settings: from how many texts on, prices, budgets, patience.
         api: the server; by default the one that the settings name.
+        pace: how fast answers are taken in; by default one of its own.
     """
 
     def __init__(
-        self, database: Database, settings: ModelSettings, api: BatchApi | None = None
+        self,
+        database: Database,
+        settings: ModelSettings,
+        api: BatchApi | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._database = database
         self._settings = settings
         self._given = api
+        self._pace = pace or Pace(database, settings)
         self._prices = settings.price_table
         self._maker = Maker(database, settings)
 
@@ -195,15 +203,21 @@ class Batches:
         price, full = self._prices.by_batch(held.model), self._prices.of(held.model)
         with self._database.transaction() as connection:
             there = {each.key: each for each in batch_store.texts(connection, held)}
-        judged: dict[bytes, Judged] = {}
+        answers: dict[bytes, Answer] = {}
         for line in batch_lines.read(content):
-            if line.answer is not None and (wanted := there.get(line.key)) is not None:
-                judged[line.key] = self._judge(wanted, line.answer, price, full)
-        found = list(judged.values())
-        for at in range(0, len(found), CHUNK):
+            if line.answer is not None and line.key in there:
+                answers[line.key] = line.answer
+        # The soonest needed first, as they stand in the batch.
+        left = [key for key in there if key in answers]
+        while left:
+            # A rest shorter than the lease, which each chunk renews.
+            self._pace.rest(lambda: False, self._settings.lease / 3)
+            began = time.monotonic()
+            now, left = left[: self._pace.most(CHUNK)], left[self._pace.most(CHUNK) :]
+            judged = [self._judge(there[key], answers[key], price, full) for key in now]
             with self._database.transaction() as connection:
-                chunk = found[at : at + CHUNK]
-                batch_texts.answered(connection, held, chunk, self._settings.lease)
+                batch_texts.answered(connection, held, judged, self._settings.lease)
+            self._pace.worked(time.monotonic() - began)
             reached("personalize.batch_taken_in")
 
     def _judge(

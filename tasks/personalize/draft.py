@@ -8,7 +8,7 @@ leave them out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -60,6 +60,12 @@ class Draft:
         link: where the call to action leads, if it leads anywhere.
         goal: an event that it is for: who had it leaves.
         zone: of subscribers whose own is not known.
+        subjects: of the first mail, tried against each other where there are several.
+        branch: a condition; of whom it holds get another mail in the place of the last one.
+        reader: who these are, in words; by default the condition.
+        stale: whether the condition may not be told of somebody.
+        fields: name → how a prompt declares it, as YAML on a line; with any, each mail has a prompt, and
+            a model's words for its subject and its opening.
         fault: why the draft before was refused.
     """
 
@@ -71,6 +77,11 @@ class Draft:
     link: str | None = None
     goal: str | None = None
     zone: str = "UTC"
+    subjects: int = 1
+    branch: str | None = None
+    reader: str | None = None
+    stale: bool = False
+    fields: Mapping[str, str] = field(default_factory=dict)
     fault: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -85,29 +96,57 @@ class Draft:
     @property
     def tokens(self) -> int:
         """The longest answer: some 600 words a mail."""
-        return 300 + 900 * self.mails
+        return 300 + 900 * (self.mails + (self.branch is not None)) + 60 * (self.subjects - 1)
 
     @cached_property
     def form(self) -> dict[str, Any]:
         """Of the answer."""
         text = {"type": "string"}
         mail: dict[str, Any] = {"days": {"type": "integer"}, **dict.fromkeys(LONGEST, text)}
-        mail["paragraphs"] = {"type": "array", "items": text}
-        mails = {"type": "array", "items": object_of(mail)}
-        return json_schema("draft", {"title": text, "mails": mails})
+        texts = mail["paragraphs"] = {"type": "array", "items": text}
+        parts = {"title": text, "mails": {"type": "array", "items": object_of(mail)}}
+        parts |= {"subjects": texts, "branch": object_of(mail)}
+        return json_schema("draft", {name: parts[name] for name in self.parts})
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What an outline of it holds."""
+        more = ("subjects",) * (self.subjects > 1) + ("branch",) * (self.branch is not None)
+        return ("title", "mails", *more)
 
     def messages(self, fault: str | None) -> list[dict[str, str]]:
         """The conversation; the example is our own frame with the brief's sentences in it."""
-        rules = f"{_RULES}\n\nLanguage: {self.language}. Mails: {self.mails}."
-        example = frame(self.brief, self.language, self.mails, self._fits)
+        rules = f"{_RULES}{self._more()}\n\nLanguage: {self.language}. Mails: {self.mails}."
+        example = frame(
+            self.brief,
+            self.language,
+            self.mails,
+            self._fits,
+            self.subjects,
+            self.branch is not None,
+        )
         return conversation(rules, f"The brief:\n{self.brief}", example, fault or self.fault)
+
+    def _more(self) -> str:
+        made = ""
+        if self.subjects > 1:
+            made += (
+                f" Beside the mails, 'subjects': {self.subjects - 1} more of them for the first mail,"
+                " each another way to begin, of at most 60 characters."
+            )
+        if self.branch is not None:
+            made += (
+                " Beside the mails, 'branch': one more mail in the same form, which goes in the place"
+                f" of the last one to some readers: {self.reader or self.branch}."
+            )
+        return made
 
     def read(self, content: str) -> Reading:
         """An outline, or what is wrong with it; never both."""
-        value = read_object(content, ("title", "mails"))
+        value = read_object(content, self.parts)
         if isinstance(value, str):
             return Reading(None, [value])
-        made = outline(value, self.mails)
+        made = outline(value, self.mails, self.subjects - 1)
         if isinstance(made, str):
             return Reading(None, [made])
         faults = self._faults(made)
@@ -123,18 +162,24 @@ class Draft:
             {"title": made["title"]}, self.brief, self.language, {"title": LONGEST_TITLE}
         )
         whole: list[str] = []
-        for number, mail in enumerate(made["mails"], 1):
+        others = made.get("subjects", [])
+        names = {f"subject {n}": said for n, said in enumerate(others, 2)}
+        longest = dict.fromkeys(names, LONGEST["subject"])
+        found += refused(names, self.brief, self.language, longest) if names else []
+        mails = [(f"mail {number}", mail) for number, mail in enumerate(made["mails"], 1)]
+        mails += [("the mail of the branch", made["branch"])] if "branch" in made else []
+        for called, mail in mails:
             texts = {name: mail[name] for name in LONGEST}
             texts |= {f"paragraph {n}": said for n, said in enumerate(mail["paragraphs"], 1)}
             longest = {name: LONGEST.get(name, LONGEST_PARAGRAPH) for name in texts}
             found += [
-                f"mail {number}: {why}"
-                for why in refused(texts, self.brief, self.language, longest)
+                f"{called}: {why}" for why in refused(texts, self.brief, self.language, longest)
             ]
             whole += texts.values()
-        subjects = [mail["subject"].casefold() for mail in made["mails"]]
+        subjects = [mail["subject"].casefold() for _, mail in mails]
+        subjects += [said.casefold() for said in others]
         if len(set(subjects)) < len(subjects):
-            found.append("two mails have the same subject")
+            found.append("two mails, or two arms, have the same subject")
         like = checks.likeness(" ".join(whole), self.brief)
         if not found and len(self.brief) >= LEAST_BRIEF and like < checks.LEAST_LIKE:
             found.append(f"the draft is not about the brief (likeness {like:.2f})")
@@ -146,29 +191,56 @@ class Draft:
         return not refused({"paragraph": said}, self.brief, self.language, longest)
 
 
-def outline(value: Mapping[str, Any], mails: int) -> dict[str, Any] | str:
-    """An answer as an outline, texts on one line each; or what is wrong with its form, in words."""
+def outline(value: Mapping[str, Any], mails: int, subjects: int = 0) -> dict[str, Any] | str:
+    """An answer as an outline, texts on one line each; or what is wrong with its form, in words.
+
+    Args:
+        value: an object with the parts that were asked for.
+        mails: how many.
+        subjects: how many more the first one has.
+    """
     title = line(value["title"])
     if not title:
         return "the title is no text"
     if not isinstance(value["mails"], list) or len(value["mails"]) != mails:
         return f"it does not hold exactly {mails} mails"
-    made = []
+    made: dict[str, Any] = {"title": title, "mails": []}
     for number, mail in enumerate(value["mails"], 1):
-        if not isinstance(mail, dict) or set(mail) != {*LONGEST, "days", "paragraphs"}:
-            return f"mail {number} does not hold exactly days, {', '.join(LONGEST)}, paragraphs"
-        days = mail["days"]
-        if not isinstance(days, int) or isinstance(days, bool):
-            return f"the days of mail {number} are no whole number"
-        if not (days == 0 if number == 1 else 1 <= days <= LATEST):
-            what = "0" if number == 1 else f"1 to {LATEST}"
-            return f"mail {number} has {days} days, {what} is right"
-        paragraphs = mail["paragraphs"]
-        if not isinstance(paragraphs, list) or not 1 <= len(paragraphs) <= MOST_PARAGRAPHS:
-            return f"mail {number} has not one to {MOST_PARAGRAPHS} paragraphs"
-        texts = {name: line(mail[name]) for name in LONGEST}
-        said = [line(each) for each in paragraphs]
-        if not all(texts.values()) or not all(said):
-            return f"a text of mail {number} is none, or empty"
-        made.append({"days": days, **texts, "paragraphs": said})
-    return {"title": title, "mails": made}
+        read = _mail(f"mail {number}", mail, first=number == 1)
+        if isinstance(read, str):
+            return read
+        made["mails"].append(read)
+    if "subjects" in value:
+        given = value["subjects"] if isinstance(value["subjects"], list) else []
+        made["subjects"] = [said for each in given if (said := line(each))]
+        if len(given) != subjects or len(made["subjects"]) != subjects:
+            return f"it does not hold exactly {subjects} more subjects"
+    if "branch" in value:
+        # It goes when the last one would.
+        days = made["mails"][-1]["days"]
+        asked = value["branch"]
+        asked = {**asked, "days": days} if isinstance(asked, dict) and "days" in asked else asked
+        read = _mail("the mail of the branch", asked, first=not days)
+        if isinstance(read, str):
+            return read
+        made["branch"] = read
+    return made
+
+
+def _mail(called: str, mail: Any, *, first: bool) -> dict[str, Any] | str:
+    if not isinstance(mail, dict) or set(mail) != {*LONGEST, "days", "paragraphs"}:
+        return f"{called} does not hold exactly days, {', '.join(LONGEST)}, paragraphs"
+    days = mail["days"]
+    if not isinstance(days, int) or isinstance(days, bool):
+        return f"the days of {called} are no whole number"
+    if not (days == 0 if first else 1 <= days <= LATEST):
+        what = "0" if first else f"1 to {LATEST}"
+        return f"{called} has {days} days, {what} is right"
+    paragraphs = mail["paragraphs"]
+    if not isinstance(paragraphs, list) or not 1 <= len(paragraphs) <= MOST_PARAGRAPHS:
+        return f"{called} has not one to {MOST_PARAGRAPHS} paragraphs"
+    texts = {name: line(mail[name]) for name in LONGEST}
+    said = [line(each) for each in paragraphs]
+    if not all(texts.values()) or not all(said):
+        return f"a text of {called} is none, or empty"
+    return {"days": days, **texts, "paragraphs": said}

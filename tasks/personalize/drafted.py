@@ -9,8 +9,11 @@ from __future__ import annotations
 import html
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
+
+from tasks.personalize.drafted_prompts import slots_of
+from tasks.personalize.drafted_steps import ARMS, steps
 
 if TYPE_CHECKING:
     from tasks.personalize.draft import Draft
@@ -75,14 +78,7 @@ def sequence_file(draft: Draft, outline: Mapping[str, Any]) -> str:
             f"exit:\n  - {{event: {draft.goal}, reason: converted}}",
             f"goal: {{event: {draft.goal}, window: 21d}}",
         ]
-    lines.append("steps:")
-    for number, mail in enumerate(outline["mails"], 1):
-        if mail["days"]:
-            wait = f'{{calendar_days: {mail["days"]}, at: "09:30"}}'
-            lines.append(f"  - {{id: wait-{number}, wait: {wait}}}")
-        lines.append(f"  - {{id: mail-{number}, send: {{template: {draft.key}/mail-{number}}}}}")
-    lines.append("  - {id: end, exit: {reason: completed}}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "steps:", *steps(draft, outline)]) + "\n"
 
 
 def template_files(
@@ -96,17 +92,37 @@ def template_files(
         bases: which of ``layout.html`` and ``footer.txt`` there are in ``_base``.
     """
     made = {}
-    for number, mail in enumerate(outline["mails"], 1):
-        folder = f"{draft.key}/mail-{number}"
-        made[f"{folder}/subject.txt"] = f"{literal(mail['subject'])}\n"
-        made[f"{folder}/body.txt"] = _text(draft, mail, "footer.txt" in bases)
-        made[f"{folder}/body.html"] = _html(draft, mail, "layout.html" in bases)
+    for name, mail in _mails(draft, outline):
+        slots = slots_of(draft, name)
+        folder = f"{draft.key}/{name}"
+        subject = literal(mail["subject"])
+        made[f"{folder}/subject.txt"] = f"{_slot('subject', subject, slots)}\n"
+        made[f"{folder}/body.txt"] = _text(draft, mail, "footer.txt" in bases, slots)
+        made[f"{folder}/body.html"] = _html(draft, mail, "layout.html" in bases, slots)
     return made
 
 
-def _text(draft: Draft, mail: Mapping[str, Any], footer: bool) -> str:
-    parts = [_hello(draft.language)]
-    parts += [literal("\n".join(_wrapped(each, 72))) for each in mail["paragraphs"]]
+def _mails(draft: Draft, outline: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The folders, and what they are made of: an arm is the first mail under another subject."""
+    for number, mail in enumerate(outline["mails"], 1):
+        yield f"mail-{number}", mail
+    for arm, subject in zip(ARMS[1:], outline.get("subjects", ()), strict=False):
+        yield f"mail-1-{arm}", {**outline["mails"][0], "subject": subject}
+    if "branch" in outline:
+        yield f"mail-{draft.mails}-branch", outline["branch"]
+
+
+def _slot(name: str, own: str, slots: tuple[str, ...]) -> str:
+    """A model's words for a slot, else the mail's own."""
+    if name not in slots:
+        return own
+    said = f"words.{name}"
+    return f"{{% if {said} is defined %}}{{{{ {said} }}}}{{% else %}}{own}{{% endif %}}"
+
+
+def _text(draft: Draft, mail: Mapping[str, Any], footer: bool, slots: tuple[str, ...]) -> str:
+    first, *others = (literal("\n".join(_wrapped(each, 72))) for each in mail["paragraphs"])
+    parts = [_hello(draft.language), _slot("opening", first, slots), *others]
     if draft.link:
         parts.append(f"{literal(mail['call_to_action'])}:\n{literal(draft.link)}")
     else:
@@ -121,9 +137,10 @@ def _text(draft: Draft, mail: Mapping[str, Any], footer: bool) -> str:
     return "\n\n".join(parts) + "\n" + end
 
 
-def _html(draft: Draft, mail: Mapping[str, Any], layout: bool) -> str:
+def _html(draft: Draft, mail: Mapping[str, Any], layout: bool, slots: tuple[str, ...]) -> str:
+    first, *others = (_page(each) for each in mail["paragraphs"])
     rows = [f"<h1>{_page(mail['heading'])}</h1>", f"<p>{_hello(draft.language)}</p>"]
-    rows += [f"<p>{_page(each)}</p>" for each in mail["paragraphs"]]
+    rows += [f"<p>{each}</p>" for each in (_slot("opening", first, slots), *others)]
     call = _page(mail["call_to_action"])
     if draft.link:
         link = literal(html.escape(draft.link))

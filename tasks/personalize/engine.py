@@ -56,13 +56,6 @@ class Brief:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """An answer that a check refused, and is asked for once more with the reason."""
-
-    why: str
-
-
 def messages(
     brief: Brief, told: Mapping[str, str | None], fault: str | None = None
 ) -> list[dict[str, str]]:

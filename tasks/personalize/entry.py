@@ -12,6 +12,7 @@ from tasks import names
 from tasks.base import FleetTask, database, ring
 from tasks.personalize.batches import Batches
 from tasks.personalize.desk import Desk
+from tasks.personalize.pace import Pace
 from tasks.personalize.settings import ModelSettings
 from tasks.personalize.work import Writer
 
@@ -19,15 +20,21 @@ BUDGET: Final = 30.0  # seconds that a doorbell works; the next one goes on
 
 
 @cache
+def pace() -> Pace:
+    """How fast this process makes texts."""
+    return Pace(database(), ModelSettings())
+
+
+@cache
 def writer() -> Writer:
     """The writer of this process."""
-    return Writer(database(), ModelSettings())
+    return Writer(database(), ModelSettings(), pace=pace())
 
 
 @cache
 def batches() -> Batches:
     """Who moves batches on, of this process."""
-    return Batches(database(), ModelSettings())
+    return Batches(database(), ModelSettings(), pace=pace())
 
 
 @shared_task(base=FleetTask, name=names.WRITE)

@@ -45,7 +45,12 @@ LANGUAGES: Final = tuple(_FRAMES)
 
 
 def frame(
-    brief: str, language: str, mails: int, fits: Callable[[str], bool]
+    brief: str,
+    language: str,
+    mails: int,
+    fits: Callable[[str], bool],
+    subjects: int = 1,
+    branch: bool = False,
 ) -> dict[str, Any] | None:
     """An outline of `mails` mails as `draft.outline` gives one; None in a language without a frame.
 
@@ -54,6 +59,8 @@ def frame(
         language: of brief and frame.
         mails: how many.
         fits: whether a sentence may stand in a mail as it is.
+        subjects: of the first mail, its own among them.
+        branch: whether there is one more mail, for some readers in the last one's place.
     """
     words = _FRAMES.get(language)
     if words is None:
@@ -78,7 +85,15 @@ def frame(
                 "call_to_action": words.call,
             }
         )
-    return {"title": title, "mails": made}
+    outline: dict[str, Any] = {"title": title, "mails": made}
+    used = {mail["subject"] for mail in made}
+    ours = (*words.subjects, words.opening, words.again, words.last, words.call)
+    free = [short for each in ours if (short := _cut(each, 60)) not in used]
+    if subjects > 1:
+        outline["subjects"] = free[: subjects - 1]
+    if branch:
+        outline["branch"] = {**made[-1], "subject": free[-1], "heading": free[-1]}
+    return outline
 
 
 def _cut(text: str, most: int) -> str:

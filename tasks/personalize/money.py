@@ -10,7 +10,7 @@ again: it may have been billed.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -65,6 +65,8 @@ def reserve(
         budgets: of a day.
     """
     day = connection.execute(TODAY).scalar_one()
+    if not amount:  # what is free needs no budget, and writes no row that others wait for
+        return Reservation(sequence_key, 0, day)
     nested = connection.begin_nested()
     for scope, budget in _scopes(sequence_key, budgets).items():
         values = {"scope": scope, "day": day, "amount": amount, "budget": budget}
@@ -73,6 +75,38 @@ def reserve(
             return None
     nested.commit()
     return Reservation(sequence_key, amount, day)
+
+
+def reserve_each(
+    connection: Connection, wanted: Sequence[tuple[str, int]], budgets: Budgets
+) -> list[Reservation | None]:
+    """Set aside for several calls, (sequence, amount): a sequence's together where they fit, else each.
+
+    Returns:
+        As `reserve` for each of them, in their order.
+    """
+    sums: dict[str, int] = {}
+    for key, amount in wanted:
+        sums[key] = sums.get(key, 0) + amount
+    together = {key: reserve(connection, key, sums[key], budgets) for key in sorted(sums)}
+    found: list[Reservation | None] = []
+    for key, amount in wanted:
+        held = together[key]
+        if held is not None:
+            found.append(Reservation(key, amount, held.day))
+        else:
+            found.append(reserve(connection, key, amount, budgets))
+    return found
+
+
+def settle_each(connection: Connection, ended: Sequence[tuple[Reservation, int]]) -> None:
+    """Settle several calls, each with what it did cost: once a sequence and day."""
+    sums: dict[tuple[str, dt.date], tuple[int, int]] = {}
+    for held, cost in ended:
+        amount, spent = sums.get((held.sequence_key, held.day), (0, 0))
+        sums[held.sequence_key, held.day] = amount + held.amount, spent + cost
+    for (key, day), (amount, spent) in sorted(sums.items()):
+        settle(connection, Reservation(key, amount, day), spent)
 
 
 def room(connection: Connection, sequence_key: str, budgets: Budgets) -> int:
@@ -87,6 +121,8 @@ def room(connection: Connection, sequence_key: str, budgets: Budgets) -> int:
 
 def settle(connection: Connection, reservation: Reservation, cost: int) -> None:
     """Put what a call did cost in the place of what was set aside for it."""
+    if not reservation.amount and not cost:
+        return
     for scope in (EVERYTHING, f"sequence:{reservation.sequence_key}"):
         values = {"scope": scope, "day": reservation.day, "amount": reservation.amount}
         connection.execute(SETTLE, values | {"cost": cost})

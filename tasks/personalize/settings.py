@@ -27,6 +27,12 @@ class ModelSettings(BaseSettings):
     budget_day: float = Field(10, ge=0, description="of the whole fleet, a day of UTC")
     budget_sequence: float = Field(5, ge=0, description="of each sequence, a day of UTC")
     lease: float = Field(120, gt=0, description="a text that took longer is taken for lost")
+    yield_share: float = Field(
+        0.1, gt=0, le=1, description="of its time for texts while due mails wait; 1: never less"
+    )
+    yield_after: float = Field(
+        1, gt=0, le=3600, description="a mail that is due and not taken for so long waits"
+    )
     batch_min: int = Field(
         500, ge=0, description="texts from which on a batch is made; 0: never by the Batch API"
     )

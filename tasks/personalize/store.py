@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,26 +36,36 @@ WHERE w.key = due.key AND s.sha256 = w.prompt_sha256
 RETURNING w.key, w.epoch, w.sequence_key, w.model, w.told, w.fault, w.tries, w.reserved,
     w.reserved_on, s.source
 """)
+# A free call sets nothing aside, and its text is not written.
 RESERVED = text("""
-UPDATE wording SET reserved = :amount, reserved_on = CAST(:day AS date)
-WHERE key = :key AND epoch = :epoch AND state = 'wanted' RETURNING true
+UPDATE wording w SET reserved = r.amount, reserved_on = r.day
+FROM unnest(CAST(:keys AS bytea[]), CAST(:epochs AS bigint[]), CAST(:amounts AS bigint[]),
+            CAST(:days AS date[])) AS r (key, epoch, amount, day)
+WHERE w.key = r.key AND w.epoch = r.epoch AND w.state = 'wanted'
 """)
-# Fenced by the epoch: whoever's lease ran out has no say any more.
+# Fenced by the epoch: whoever's lease ran out has no say any more. Locked in the order of keys, as
+# everywhere. A text whose answer was refused keeps its lease, for another call.
 END = text("""
-UPDATE wording SET
-    state = :state, slots = CAST(:slots AS jsonb), why = :why, fault = :fault,
-    tries = tries + :tries, retry_at = clock_timestamp() + make_interval(secs => :pause),
-    lease_until = NULL, reserved = 0, reserved_on = NULL,
-    calls = calls + :calls, cost = cost + :cost, tokens_in = tokens_in + :tokens_in,
-    tokens_out = tokens_out + :tokens_out, seconds = seconds + :seconds,
-    ended_at = CASE WHEN CAST(:state AS text) <> 'wanted' THEN clock_timestamp() END
-WHERE key = :key AND epoch = :epoch AND state = 'wanted'
-""")
-AGAIN = text("""
-UPDATE wording SET fault = :fault, tries = tries + 1, reserved = 0, reserved_on = NULL,
-    calls = calls + 1, cost = cost + :cost, tokens_in = tokens_in + :tokens_in,
-    tokens_out = tokens_out + :tokens_out, seconds = seconds + :seconds
-WHERE key = :key AND epoch = :epoch AND state = 'wanted'
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:keys AS bytea[]), CAST(:epochs AS bigint[]), CAST(:states AS text[]),
+        CAST(:slots AS text[]), CAST(:whys AS text[]), CAST(:faults AS text[]),
+        CAST(:tries AS integer[]), CAST(:pauses AS float8[]), CAST(:keeps AS boolean[]),
+        CAST(:calls AS integer[]), CAST(:costs AS bigint[]), CAST(:ins AS bigint[]),
+        CAST(:outs AS bigint[]), CAST(:seconds AS float8[]))
+        AS r (key, epoch, state, slots, why, fault, tries, pause, keeps, calls, cost, tokens_in,
+              tokens_out, seconds)),
+held AS MATERIALIZED (
+    SELECT w.key FROM wording w JOIN r ON r.key = w.key AND r.epoch = w.epoch
+    WHERE w.state = 'wanted' ORDER BY w.key FOR NO KEY UPDATE OF w)
+UPDATE wording w SET
+    state = r.state, slots = CAST(r.slots AS jsonb), fault = r.fault, tries = w.tries + r.tries,
+    why = CASE WHEN r.keeps THEN w.why ELSE r.why END,
+    retry_at = clock_timestamp() + make_interval(secs => r.pause),
+    lease_until = CASE WHEN r.keeps THEN w.lease_until END, reserved = 0, reserved_on = NULL,
+    calls = w.calls + r.calls, cost = w.cost + r.cost, tokens_in = w.tokens_in + r.tokens_in,
+    tokens_out = w.tokens_out + r.tokens_out, seconds = w.seconds + r.seconds,
+    ended_at = CASE WHEN r.state <> 'wanted' THEN clock_timestamp() END
+FROM held JOIN r ON r.key = held.key WHERE w.key = held.key
 """)
 
 
@@ -82,6 +92,25 @@ class Used:
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a text is given back: with its words (JSON), for another try after `pause` s, or failed.
+
+    `tries`: answers of it that were refused since it was taken. With `keeps` it is not given back, and
+    is asked for once more.
+    """
+
+    wanted: Wanted
+    state: str = "wanted"
+    slots: str | None = None
+    why: str | None = None
+    fault: str | None = None
+    tries: int = 0
+    pause: float = 0.0
+    keeps: bool = False
+    used: Used = Used()
 
 
 def claim(
@@ -112,58 +141,43 @@ def claim(
     ]  # fmt: skip
 
 
-def reserved(connection: Connection, wanted: Wanted, amount: int, day: dt.date) -> bool:
-    """Write on the text what was set aside for it; whether it is still ours."""
-    values = {"key": wanted.key, "epoch": wanted.epoch, "amount": amount, "day": day}
-    return connection.execute(RESERVED, values).scalar_one_or_none() is not None
+def reserved(connection: Connection, texts: Sequence[tuple[Wanted, int, dt.date]]) -> None:
+    """Write on texts what was set aside for them: millionths, of that day."""
+    paid = [each for each in texts if each[1]]
+    if paid:
+        connection.execute(
+            RESERVED,
+            {
+                "keys": [wanted.key for wanted, _, _ in paid],
+                "epochs": [wanted.epoch for wanted, _, _ in paid],
+                "amounts": [amount for _, amount, _ in paid],
+                "days": [day for _, _, day in paid],
+            },
+        )
 
 
-def end(
-    connection: Connection,
-    wanted: Wanted,
-    *,
-    state: str = "wanted",
-    slots: str | None = None,
-    why: str | None = None,
-    fault: str | None = None,
-    tries: int = 0,
-    pause: float = 0.0,
-    used: Used = Used(),
-) -> None:
-    """Give a text back: with its words (JSON), for another try, or failed; who waited goes on."""
+def end(connection: Connection, ends: Sequence[End]) -> None:
+    """Give texts back; who waited for one that is decided goes on."""
+    if not ends:
+        return
     connection.execute(
         END,
         {
-            "key": wanted.key,
-            "epoch": wanted.epoch,
-            "state": state,
-            "slots": slots,
-            "why": why,
-            "fault": fault,
-            "tries": tries,
-            "pause": pause,
-            "calls": used.calls,
-            "cost": used.cost,
-            "tokens_in": used.tokens_in,
-            "tokens_out": used.tokens_out,
-            "seconds": used.seconds,
+            "keys": [each.wanted.key for each in ends],
+            "epochs": [each.wanted.epoch for each in ends],
+            "states": [each.state for each in ends],
+            "slots": [each.slots for each in ends],
+            "whys": [each.why for each in ends],
+            "faults": [each.fault for each in ends],
+            "tries": [each.tries for each in ends],
+            "pauses": [each.pause for each in ends],
+            "keeps": [each.keeps for each in ends],
+            "calls": [each.used.calls for each in ends],
+            "costs": [each.used.cost for each in ends],
+            "ins": [each.used.tokens_in for each in ends],
+            "outs": [each.used.tokens_out for each in ends],
+            "seconds": [each.used.seconds for each in ends],
         },
     )
-    if state != "wanted":
-        wake(connection, [wanted.key])
-
-
-def again(connection: Connection, wanted: Wanted, fault: str, used: Used) -> None:
-    """Keep a text whose answer was refused, for another call."""
-    connection.execute(
-        AGAIN,
-        {
-            "key": wanted.key,
-            "epoch": wanted.epoch,
-            "fault": fault,
-            "cost": used.cost,
-            "tokens_in": used.tokens_in,
-            "tokens_out": used.tokens_out,
-            "seconds": used.seconds,
-        },
-    )
+    if decided := [each.wanted.key for each in ends if each.state != "wanted"]:
+        wake(connection, decided)

@@ -1,27 +1,37 @@
-"""From a wanted text to its words: reserve, ask, check, ask once more with the reason, settle."""
+"""From wanted texts to their words: taken and paid for together, asked for side by side, written in groups.
+
+A text takes no transaction of its own: those of one claim are reserved for in the transaction that takes
+them, and answers that come at the same moment are written down, settled and woken for in one.
+"""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Protocol
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Final, Protocol, TypeAlias
 
 import structlog
+from sqlalchemy import Connection
 
 from models.session import Database
 from tasks.crashpoint import reached
-from tasks.personalize import checks, circuit, engine, money, store
-from tasks.personalize.client import Answer, Client, Down, Reply
-from tasks.personalize.engine import Brief
+from tasks.personalize import circuit, money, store
+from tasks.personalize.call import Call, Came, came_of, prepared
+from tasks.personalize.client import Client, Reply
+from tasks.personalize.money import Reservation
+from tasks.personalize.pace import Pace
 from tasks.personalize.prices import Price, millionths
 from tasks.personalize.settings import ModelSettings
-from tasks.personalize.store import Used, Wanted
+from tasks.personalize.store import End, Wanted
 
 BROKE: Final = 300.0
 """Seconds until a text that no budget holds is looked at again."""
-BACKOFF: Final = (1.0, 60.0)
+GROUP: Final = 0.005
+"""Seconds that an answer waits for others, to be written down with them."""
+
+Paid: TypeAlias = tuple[Call, Reservation]
 
 log = structlog.get_logger()
 
@@ -40,14 +50,20 @@ class Writer:
         database: where they are wanted.
         settings: prices, budgets, patience.
         client: the model; by default the server that the settings name.
+        pace: how fast; by default one of its own.
     """
 
     def __init__(
-        self, database: Database, settings: ModelSettings, client: Asks | None = None
+        self,
+        database: Database,
+        settings: ModelSettings,
+        client: Asks | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._database = database
         self._settings = settings
         self._given = client
+        self._pace = pace or Pace(database, settings)
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="model")
         self._budgets = money.Budgets(
@@ -68,117 +84,104 @@ class Writer:
             How they ended: ready, failed, later.
         """
         told = {"ready": 0, "failed": 0, "later": 0}
-        while not over():
+        while not over() and self._pace.rest(over):
+            began = time.monotonic()
             with self._database.transaction() as connection:
                 # No more at once than there are threads: a lease runs from the claim on.
-                wanted = store.claim(
-                    connection, self._settings.concurrency, self._settings.lease, self._gathering
-                )
+                n = self._pace.most(self._settings.concurrency)
+                wanted = store.claim(connection, n, self._settings.lease, self._gathering)
+                paid = self._pay(connection, self._calls(connection, wanted))
+            self._pace.worked(time.monotonic() - began)
             if not wanted:
                 break
-            reached("personalize.claimed")
-            for end in self._threads.map(self._write, wanted):
-                told[end] += 1
+            told["later"] += len(wanted) - len(paid)
+            reached("personalize.reserved")
+            self._ask_all(paid, told)
         return told
 
-    def _write(self, wanted: Wanted) -> str:
-        if not self._settings.url and self._given is None:
-            return self._later(wanted, "no_model", BROKE, Used())
-        price = self._prices.of(wanted.model)
-        if price is None:
-            log.error(
-                "no_price",
-                model=wanted.model,
-                next="name it in DRIPFLEET_MODEL_PRICES; 0/0 is free",
-            )
-            return self._later(wanted, "no_price", BROKE, Used())
-        brief = Brief.from_source(wanted.source)
-        fault, tries = wanted.fault, wanted.tries
-        while True:
-            end = self._call(wanted, brief, price, fault, tries)
-            if not isinstance(end, engine.Rejected):
-                return end
-            fault, tries = end.why, tries + 1
-
-    def _call(
-        self, wanted: Wanted, brief: Brief, price: Price, fault: str | None, tries: int
-    ) -> str | engine.Rejected:
-        messages = engine.messages(brief, wanted.told, fault)
-        form = engine.response_format(brief)
-        most = price.cost(engine.most_tokens(messages, form), self._settings.output_tokens)
-        with self._database.transaction() as connection:
-            held = money.reserve(connection, wanted.sequence_key, most, self._budgets)
-            if held is not None and not store.reserved(connection, wanted, most, held.day):
-                # Its lease ran out: somebody else has it now.
-                money.settle(connection, held, 0)
-                return "later"
-        if held is None:
-            return self._later(wanted, "budget", BROKE, Used())
-        reached("personalize.reserved")
-        reply = self._client().ask(wanted.model, messages, form)
-        reached("personalize.answered")
-        if isinstance(reply, Answer):
-            return self._judge(wanted, brief, price, held, reply, tries)
-        cost = most if isinstance(reply, Down) and reply.billed else 0
-        used = Used(calls=1, cost=cost)
-        with self._database.transaction() as connection:
-            money.settle(connection, held, cost)
-            if isinstance(reply, Down):
-                log.warning("model_not_asked", model=wanted.model, why=reply.said)
-                circuit.fault(connection, wanted.model, reply.said, reply.pause)
-                pause = max(reply.pause or 0.0, BACKOFF[0])
-                store.end(
-                    connection,
-                    wanted,
-                    why=reply.why,
-                    fault=fault,
-                    pause=min(pause, 3600),
-                    used=used,
+    def _calls(self, connection: Connection, wanted: Sequence[Wanted]) -> list[Call]:
+        """The calls of these texts; whose cannot be made is put off."""
+        calls: list[Call] = []
+        ends: list[End] = []
+        for each in wanted:
+            price = self._prices.of(each.model)
+            if not self._settings.url and self._given is None:
+                ends.append(End(each, why="no_model", fault=each.fault, pause=BROKE))
+            elif price is None:
+                log.error(
+                    "no_price",
+                    model=each.model,
+                    next="name it in DRIPFLEET_MODEL_PRICES; 0/0 is free",
                 )
-                return "later"
-            log.error("text_refused", prompt=brief.name, why=reply.said)
-            store.end(
-                connection, wanted, state="failed", why="refused", fault=reply.said, used=used
-            )
-        return "failed"
+                ends.append(End(each, why="no_price", fault=each.fault, pause=BROKE))
+            else:
+                calls.append(self._call(each, price, each.fault, each.tries))
+        store.end(connection, ends)
+        return calls
 
-    def _judge(
-        self,
-        wanted: Wanted,
-        brief: Brief,
-        price: Price,
-        held: money.Reservation,
-        answer: Answer,
-        tries: int,
-    ) -> str | engine.Rejected:
-        counted = answer.tokens_in is not None and answer.tokens_out is not None
-        tokens_in, tokens_out = answer.tokens_in or 0, answer.tokens_out or 0
-        # A server that counts nothing has cost what it could have.
-        cost = price.cost(tokens_in, tokens_out) if counted else held.amount
-        used = Used(1, cost, tokens_in, tokens_out, answer.seconds)
-        slots, found = checks.judge(answer.content, brief, wanted.told)
-        why = "; ".join(sentence for _, sentence in found)
-        again = bool(found) and tries < self._settings.retries
-        with self._database.transaction() as connection:
-            money.settle(connection, held, cost)
-            circuit.fine(connection, wanted.model)
-            if not found:
-                words = json.dumps(slots, ensure_ascii=False)
-                store.end(connection, wanted, state="ready", slots=words, used=used)
-                return "ready"
-            log.warning("text_rejected", prompt=brief.name, checks=[check for check, _ in found])
-            if again:
-                store.again(connection, wanted, why, used)
-                return engine.Rejected(why)
-            store.end(
-                connection, wanted, state="failed", why="checks", fault=why, tries=1, used=used
-            )
-        return "failed"
+    def _call(self, wanted: Wanted, price: Price, fault: str | None, tries: int) -> Call:
+        return prepared(wanted, price, self._settings.output_tokens, fault, tries)
 
-    def _later(self, wanted: Wanted, why: str, pause: float, used: Used) -> str:
+    def _pay(self, connection: Connection, calls: Sequence[Call]) -> list[Paid]:
+        """Set aside what the calls can cost; one that no budget holds is put off."""
+        asked = [(call.wanted.sequence_key, call.most) for call in calls]
+        held = money.reserve_each(connection, asked, self._budgets)
+        pairs = list(zip(calls, held, strict=True))
+        paid = [(call, reservation) for call, reservation in pairs if reservation is not None]
+        store.reserved(connection, [(call.wanted, each.amount, each.day) for call, each in paid])
+        store.end(
+            connection,
+            [
+                End(call.wanted, why="budget", fault=call.fault, pause=BROKE)
+                for call, reservation in pairs
+                if reservation is None
+            ],
+        )
+        return paid
+
+    def _ask_all(self, paid: Sequence[Paid], told: dict[str, int]) -> None:
+        pending: set[Future[Came]] = {self._threads.submit(self._ask, *each) for each in paid}
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            if pending:
+                more, pending = wait(pending, timeout=GROUP)
+                done |= more
+            began = time.monotonic()
+            again = self._record([each.result() for each in done], told)
+            pending |= {self._threads.submit(self._ask, *each) for each in again}
+            self._pace.worked(time.monotonic() - began)
+
+    def _ask(self, call: Call, held: Reservation) -> Came:
+        client = self._client()  # made once: its imports are no work of a text
+        began = time.thread_time()
+        reply = client.ask(call.wanted.model, call.messages, call.form)
+        reached("personalize.answered")
+        came = came_of(call, held, reply, self._settings.retries)
+        self._pace.worked(time.thread_time() - began)
+        return came
+
+    def _record(self, came: Sequence[Came], told: dict[str, int]) -> list[Paid]:
+        """Write down what came of calls; those that are to be made once more are paid for again."""
         with self._database.transaction() as connection:
-            store.end(connection, wanted, why=why, fault=wanted.fault, pause=pause, used=used)
-        return "later"
+            store.end(connection, [each.end for each in came])
+            money.settle_each(connection, [(each.held, each.end.used.cost) for each in came])
+            for model in sorted({each.call.wanted.model for each in came if each.down is None}):
+                circuit.fine(connection, model)
+            for each in came:
+                if each.down is not None:
+                    down, model = each.down, each.call.wanted.model
+                    circuit.fault(connection, model, down.said, down.pause)
+            refused = [
+                self._call(each.call.wanted, each.call.price, each.end.fault, each.call.tries + 1)
+                for each in came
+                if each.end.keeps
+            ]
+            again = self._pay(connection, refused)
+        for each in came:
+            if not each.end.keeps:
+                told["later" if each.end.state == "wanted" else each.end.state] += 1
+        told["later"] += len(refused) - len(again)
+        return again
 
     def _client(self) -> Asks:
         with self._lock:

@@ -63,7 +63,7 @@ def render_confined(
     while len(results) < len(variables_list):
         rows = variables_list[len(results) :]
         asked = {
-            "bundle": bundle.to_json(),
+            "bundle": Bundle(bundle.name, bundle.parts).to_json(),
             "rows": [dict(row) for row in rows],
             "memory": memory_mb << 20,
             "cpu": cpu_s,

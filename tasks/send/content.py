@@ -22,6 +22,7 @@ from hashlib import sha256
 from urllib.parse import quote
 
 from tasks.errors import Permanent
+from tasks.send.attached import NONE, Files
 from tasks.send.envelope import MAX_LINE, ascii_domain, long_line_at
 from tasks.send.list_headers import list_headers
 from tasks.send.quoted import Part, encoded, utf8
@@ -32,6 +33,7 @@ HEADERS = frozenset(
     List-Unsubscribe-Post MIME-Version Message-ID Subject To""".split()
 )
 
+PIECE = 2047  # octets, the most that hashlib takes without letting go of the interpreter
 OCTETS_A_WORD = 39  # of an encoded word: `List-…: ` and 64 characters stay within 76
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -82,8 +84,8 @@ class Content:
     sha256: bytes
 
 
-def compose(rendered: Rendered, *, message: Facts, sender: Sender) -> Content:
-    """One mail of words that are rendered, checked by `check`.
+def compose(rendered: Rendered, *, message: Facts, sender: Sender, files: Files = NONE) -> Content:
+    """One mail of words that are rendered, and of the files that go with it, checked by `check`.
 
     Raises:
         Permanent: a header would hold a line end or control character, an address is not one
@@ -96,11 +98,18 @@ def compose(rendered: Rendered, *, message: Facts, sender: Sender) -> Content:
         None if rendered.html is None else encoded(rendered.html, boundary),
         message=message,
         sender=sender,
+        files=files,
     )
 
 
 def assemble(
-    subject: str, text: Part, html: Part | None, *, message: Facts, sender: Sender
+    subject: str,
+    text: Part,
+    html: Part | None,
+    *,
+    message: Facts,
+    sender: Sender,
+    files: Files = NONE,
 ) -> Content:
     """One mail of bodies that are encoded, with `boundary_of(message.boundary_key)` kept out.
 
@@ -121,24 +130,36 @@ def assemble(
         ("Auto-Submitted", "auto-generated"),
         ("MIME-Version", "1.0"),
     ]
+    boundary = boundary_of(message.boundary_key)
     if html is None:
-        headers.append(("Content-Type", "text/plain; charset=utf-8"))
-        headers.append(("Content-Transfer-Encoding", text.encoding))
-        body = [text.octets]
+        kind, encoding, body = "text/plain; charset=utf-8", text.encoding, [text.octets]
     else:
-        boundary = boundary_of(message.boundary_key)
-        headers.append(("Content-Type", f'multipart/alternative;\r\n boundary="{boundary}"'))
+        kind, encoding = f'multipart/alternative;\r\n boundary="{boundary}"', ""
         body = [
             _part_head(boundary, "plain", text.encoding),
             text.octets,
-            _part_head(boundary, "html", html.encoding),
-            html.octets,
+            *_page(boundary, html, files.shown),
             f"\r\n--{boundary}--\r\n".encode(),
         ]
+    if files.attached:
+        kind, encoding, body = _mixed(boundary, kind, encoding, body, files.attached)
+    headers.append(("Content-Type", kind))
+    if encoding:
+        headers.append(("Content-Transfer-Encoding", encoding))
     head = "".join([f"{name}: {value}\r\n" for name, value in headers])
     octets = b"".join([f"{head}\r\n".encode(), *body])
     check(octets, headers)
-    return Content(octets, sha256(octets).digest())
+    return Content(octets, _digest(octets))
+
+
+def _digest(octets: bytes) -> bytes:
+    # In pieces of less than 2 KiB: for more hashlib lets go of the interpreter, and the delivery
+    # loop and a thread that renders would take it from each other for every mail.
+    made = sha256()
+    view = memoryview(octets)
+    for start in range(0, len(octets), PIECE):
+        made.update(view[start : start + PIECE])
+    return made.digest()
 
 
 def check(octets: bytes, expected: Sequence[tuple[str, str]]) -> None:
@@ -176,6 +197,44 @@ def check(octets: bytes, expected: Sequence[tuple[str, str]]) -> None:
             f"the composed mail has a line of over {MAX_LINE} octets or raw 8-bit text;"
             " it is not sent"
         )
+
+
+def _page(boundary: str, html: Part, shown: Sequence[bytes]) -> list[bytes]:
+    """The html part, or with what it shows a multipart/related (RFC 2387)."""
+    if not shown:
+        return [_part_head(boundary, "html", html.encoding), html.octets]
+    # What is kept out of every body is kept out with a letter before it, and neither begins the other.
+    inner = f"r{boundary}"
+    head = (
+        f"\r\n--{boundary}\r\nContent-Type: multipart/related;\r\n"
+        f' type="text/html"; boundary="{inner}"\r\n'
+    )
+    return [
+        head.encode(),
+        _part_head(inner, "html", html.encoding),
+        html.octets,
+        *_more(inner, shown),
+    ]
+
+
+def _mixed(
+    boundary: str, kind: str, encoding: str, body: list[bytes], attached: Sequence[bytes]
+) -> tuple[str, str, list[bytes]]:
+    """A multipart/mixed of what there is and of files."""
+    outer = f"m{boundary}"
+    head = f"--{outer}\r\nContent-Type: {kind}\r\n"
+    if encoding:
+        head += f"Content-Transfer-Encoding: {encoding}\r\n"
+    whole = [f"{head}\r\n".encode(), *body, *_more(outer, attached)]
+    return f'multipart/mixed;\r\n boundary="{outer}"', "", whole
+
+
+def _more(boundary: str, parts: Sequence[bytes]) -> list[bytes]:
+    """Further parts, and the end."""
+    pieces: list[bytes] = []
+    for part in parts:
+        pieces += (f"\r\n--{boundary}\r\n".encode(), part)
+    return [*pieces, f"\r\n--{boundary}--\r\n".encode()]
 
 
 def _part_head(boundary: str, kind: str, encoding: str) -> bytes:

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tasks.errors import Misconfigured
+from tasks.send.compliance import RELAY_SIGNS
 
 Key: TypeAlias = RSAPrivateKey | Ed25519PrivateKey
 
@@ -44,8 +45,6 @@ SIGNED: Final = (
     *("MIME-Version", "MIME-Version", "Content-Type", "Content-Type"),
     *("Content-Transfer-Encoding", "Content-Transfer-Encoding"),
 )
-RELAY_SIGNS: Final = "relay"
-"""What `DRIPFLEET_DKIM_KEYS` says where no key is needed here."""
 RSA_BITS: Final = (2048, 4096)  # what RFC 8301 §3.2 asks of signers, and what verifiers must take
 
 _PLACE = re.compile(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parseaddr
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from tasks.send.confine import render_confined
 from tasks.send.content import Content, Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import Edge, OfMail, Reach
 from tasks.send.links import Links, known_rows
-from tasks.send.render import Bundle, Rendered
+from tasks.send.render import Bundle, Rendered, files_of
 from tasks.send.settings import SendSettings
 
 # What is not frozen yet is shown as a claim made now would freeze it.
@@ -25,7 +25,7 @@ SELECT m.id, m.rfc_message_id, m.stream, m.sequence_key, m.sequence_version, m.s
     m.parked_from, m.expires_at, m.epoch, m.owner, m.armed_at, m.terminal_at, m.attempts, m.takes,
     m.crashes, m.last_code, m.last_stage, m.maybe_delivered, m.created_at, m.frozen_at,
     m.content_sha256, m.effect_key, s.address, t.sender, t.doubt_policy,
-    t.class AS class_, t.tracking,
+    t.class AS class_, t.tracking, t.pause_reason AS stream_paused,
     m.frozen_at IS NOT NULL AS frozen, clock_timestamp() AS now,
     coalesce(m.template_version, (SELECT x.sha256 FROM template x WHERE x.name = m.template)) AS version,
     coalesce(m.variables, jsonb_build_object('first_name', s.first_name, 'locale', s.locale,
@@ -46,10 +46,13 @@ SELECT epoch, outcome::text AS outcome, stage, code, enhanced_code, reply, armed
     evidence, content_sha256
 FROM attempt WHERE message_id = :id ORDER BY epoch
 """)
+CAME_BACK = text("""
+SELECT at, source, kind, class, code, diagnostic FROM feedback WHERE message_id = :id ORDER BY id
+""")
 SOURCES = text("SELECT name, parts FROM template_source WHERE sha256 = :sha256")
 
 FACTS = (
-    "id", "rfc_message_id", "state", "reason", "stream", "doubt_policy", "sequence_key",
+    "id", "rfc_message_id", "state", "reason", "stream", "stream_paused", "doubt_policy", "sequence_key",
     "sequence_version", "step_id", "entry_no", "enrollment_id", "subscriber_id", "template",
     "created_at", "run_at", "parked_from", "watch_at", "expires_at", "frozen_at", "armed_at",
     "terminal_at", "epoch", "owner", "takes", "attempts", "crashes", "last_code", "last_stage",
@@ -78,12 +81,16 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
-    """A message; `mail` is None where it cannot be made again, and `why_not` says why."""
+    """A message; `mail` is None where it cannot be made again, and `why_not` says why.
+
+    `came_back` is what was said of it later: bounces, complaints, deliveries that told something.
+    """
 
     facts: dict[str, Any]
     attempts: list[dict[str, Any]]
     mail: Mail | None
     why_not: str | None = None
+    came_back: list[dict[str, Any]] = field(default_factory=list)
 
 
 def dossier(connection: Connection, reference: str, settings: SendSettings | None) -> Dossier:
@@ -101,11 +108,12 @@ def dossier(connection: Connection, reference: str, settings: SendSettings | Non
     row = _row(connection, reference.strip())
     attempts = [dict(each) for each in connection.execute(ATTEMPTS, {"id": row.id}).mappings()]
     facts = {name: getattr(row, name) for name in FACTS}
+    back = [dict(each) for each in connection.execute(CAME_BACK, {"id": row.id}).mappings()]
     try:
         mail = _mail(connection, row, settings)
     except Permanent as fault:
-        return Dossier(facts, attempts, None, str(fault))
-    return Dossier(facts, attempts, mail)
+        return Dossier(facts, attempts, None, str(fault), back)
+    return Dossier(facts, attempts, mail, None, back)
 
 
 def _row(connection: Connection, reference: str) -> Any:
@@ -140,7 +148,7 @@ def _mail(connection: Connection, row: Any, settings: SendSettings | None) -> Ma
     likeness: Likeness = "not_armed"
     # Its tokens may be of a key that signs no more.
     for keys in (settings.keys, *settings.keys.others()):
-        here = edge.of(Bundle(stored.name, stored.parts), reach, keys)
+        here = edge.of(Bundle.of_stored(stored.name, stored.parts), reach, keys)
         content = _made(row, sender, here)
         if row.content_sha256 is not None:
             likeness = "same" if bytes(row.content_sha256) == content.sha256 else "differs"
@@ -169,7 +177,8 @@ def _made(row: Any, sender: Sender, edge: OfMail) -> Content:
         edge.token(row.id),
         edge.one_click(row.id),
     )
-    return compose(rendered, message=facts, sender=sender)
+    files = files_of(edge.tracked.bundle, variables)
+    return compose(rendered, message=facts, sender=sender, files=files)
 
 
 def _sender(own: str | None, default: Sender) -> Sender:

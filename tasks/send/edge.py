@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.errors import Permanent
+from tasks.moves.opt_in import TEMPLATE as CONFIRM
 from tasks.send.links import Links, Tracked, Tracking, tracked
 from tasks.send.render import Bundle
 from tasks.send.tokens import Keys, sign
@@ -61,13 +63,27 @@ class OfMail:
         return sign(self.keys, "unsubscribe", message_id)
 
     def variables(self, message_id: int, mailto: str) -> dict[str, Any]:
-        """What its templates see: `unsubscribe.mailto`, `.url` where an edge is, and `links`."""
+        """What its templates see: `unsubscribe.mailto`, `.url` where an edge is, and `links`.
+
+        Raises:
+            Permanent: it asks for a confirmation, and there is no edge to give it at.
+        """
         told: dict[str, Any] = {
             "unsubscribe": unsubscribe(self.base, mailto, self.token(message_id))
         }
         if self.tracked.urls or self.tracked.opens:
             told["links"] = self.links.of(self.tracked, self.keys, message_id)
+        if self.tracked.bundle.name == CONFIRM:
+            told["confirm"] = {"url": self._confirm(message_id)}
         return told
+
+    def _confirm(self, message_id: int) -> str:
+        if not self.base:
+            raise Permanent(
+                "it leads to the edge, and DRIPFLEET_EDGE_URL names none; set it for the send workers,"
+                " then `dripfleet retry`"
+            )
+        return f"{self.base}/confirm/{sign(self.keys, 'confirm', message_id)}"
 
     def one_click(self, message_id: int) -> str | None:
         """The address that `List-Unsubscribe-Post` speaks of."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -26,6 +27,7 @@ from tasks.send.outcome import (
     Refused,
     Stage,
 )
+from tasks.send.pace import Pace, only
 from tasks.send.relay import Relay
 from tasks.send.settler import Doubt, Fail, GiveBack, Settlement
 from tasks.send.transport import Connection, boottime
@@ -33,6 +35,9 @@ from tasks.send.transport import Connection, boottime
 log = structlog.get_logger()
 
 PATIENCE = 2.0  # seconds that an announced mail waits for the reply to the dot before it
+FAILURES = (
+    3  # openings that failed one after the other, after which nobody is sent there for a while
+)
 RETRIES_HERE = 2  # a connection that the relay let go of is no fault of the mail on it
 
 
@@ -42,6 +47,7 @@ class _Seat:
 
     connection: Connection | None = None
     following: Mail | None = None  # announced with the dot of the mail before
+    offered: int = 0  # mails on this connection so far
 
     @property
     def at_or_past_dot(self) -> bool:
@@ -81,6 +87,11 @@ class Cycles(Protocol):
         ...
 
 
+Paced: TypeAlias = Callable[
+    [Callable[[list[Mail]], None], Callable[[Mail, str, float], None]], Pace
+]
+
+
 class Lane:
     """A relay's queue of mails and its connections, all on the delivery loop.
 
@@ -92,6 +103,8 @@ class Lane:
         away: seconds that a mail stays away when the relay cannot be reached.
         domain_rest: seconds that a domain rests after its relay said 421.
         cycles: the loop.
+        paced: makes the pace of this relay's domains, given whom to tell who may go and who is put
+            off; None: nothing limits them.
     """
 
     def __init__(
@@ -104,6 +117,7 @@ class Lane:
         away: float,
         domain_rest: float,
         cycles: Cycles,
+        paced: Paced | None = None,
     ) -> None:
         self.relay = relay
         self.closed_until = 0.0
@@ -123,14 +137,22 @@ class Lane:
         self._putting: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._next_turn = 0.0
+        self.pace = None if paced is None else paced(self._may_go, self._put_off)
         self._tasks = [
             asyncio.create_task(self._serve()) for _ in range(relay.connections or connections)
         ]
+        if self.pace is not None:
+            self._tasks.append(asyncio.create_task(self.pace.run()))
 
     @property
     def open(self) -> bool:
         """Whether it takes mails now."""
         return boottime() >= self.closed_until
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether it was closed because nobody got in, and nobody has got in since."""
+        return self._failures >= FAILURES
 
     @property
     def connected(self) -> int:
@@ -141,13 +163,14 @@ class Lane:
         """Queue these; in order, but for those whose connection breaks."""
         async with self._arrived:
             self._queue.extend(mails)
-            self._arrived.notify(len(mails))
+            self._arrived.notify(len(mails) or len(self._queue))
 
     def take_back(self) -> list[Mail]:
         """Take what is queued and on no connection yet."""
+        aside = [] if self.pace is None else self.pace.take_back()
         mails = list(self._queue)
         self._queue.clear()
-        return mails
+        return aside + only(mails, self.pace)
 
     def drain(self) -> list[Mail]:
         """`take_back`, and announce no more; what was announced is given back with its turn."""
@@ -159,6 +182,8 @@ class Lane:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.pace is not None:
+            await self.pace.close()
 
     async def _serve(self) -> None:
         seat = _Seat()
@@ -166,8 +191,9 @@ class Lane:
         try:
             while True:
                 mail = seat.take() or await self._next()
+                again = False
                 try:
-                    await self._deliver(mail, seat)
+                    again = await self._deliver(mail, seat)
                 except Exception:
                     # Whatever it was, the row goes back; after the dot only doubt is honest.
                     log.exception("conversation_broke", message=mail.id, epoch=mail.epoch)
@@ -178,9 +204,26 @@ class Lane:
                         Doubt("fault_of_ours") if dotted else GiveBack("fault_of_ours", self._away)
                     )
                     self._cycles.settle(mail, end)
+                else:
+                    await self._retire(seat)
+                finally:
+                    if mail.group and self.pace is not None:
+                        self.pace.left(mail)
+                if again:
+                    await self.put([mail])
         finally:
             if seat.connection is not None:
                 await seat.connection.quit(timeout=1.0)
+
+    async def _retire(self, seat: _Seat) -> None:
+        """Close a connection over which as many mails went as its relay wants."""
+        if seat.connection is not None and self._full(seat):
+            # A mail that comes meanwhile must not find it here.
+            connection, seat.connection = seat.connection, None
+            await connection.quit(timeout=1.0)
+
+    def _full(self, seat: _Seat) -> bool:
+        return self.relay.mails is not None and seat.offered >= self.relay.mails
 
     async def _next(self) -> Mail:
         if self.relay.rate is None:
@@ -202,12 +245,18 @@ class Lane:
                     finally:
                         self._idle -= 1
                 mail = self._queue.popleft()
+                if not self._slow:
+                    return mail
                 rest = self._slow.get(mail.domain, 0.0) - boottime()
                 if rest <= 0:
-                    return mail
+                    if self.pace is None or self.pace.admits(mail):
+                        return mail
+                    continue
+                only([mail], self.pace)
                 self._cycles.settle(mail, GiveBack("domain_resting", rest))
 
-    async def _deliver(self, mail: Mail, seat: _Seat) -> None:
+    async def _deliver(self, mail: Mail, seat: _Seat) -> bool:
+        """Bring it to its end; True: it is to be tried once more from here."""
         connection = seat.connection
         began = trace.spans.now()
         if connection is None or not connection.usable:
@@ -216,25 +265,27 @@ class Lane:
                 seat.connection = None
                 trace.spans.step("offer", mail, began, opened)
                 metrics.meter.reply(opened.stage.value, opened.code)
+                only([mail], self.pace)
                 self._unreachable(mail, opened)
-                return
+                return False
             self._reached()
             seat.connection = connection = opened
+            seat.offered = 0
+        seat.offered += 1
         offered = await connection.offer(mail.envelope, mail.body)
         trace.spans.step("offer", mail, began, offered)
         if isinstance(offered, NotSent):
             metrics.meter.reply(offered.stage.value, offered.code)
-            await self._not_sent(mail, offered)
-            return
+            return self._not_sent(mail, offered)
         reached("body.written")
         began = trace.spans.now()
         not_after = await self._cycles.permit(mail)
         trace.spans.step("arm", mail, began, "refused" if not_after is None else "armed")
         if not_after is None:
             seat.leave()
-            return
+            return False
         began = trace.spans.now()
-        outcome = await self._finish(connection, seat, not_after)
+        outcome = await self._finish(mail, connection, seat, not_after)
         trace.spans.step("dot", mail, began, outcome)
         metrics.meter.reply(outcome.stage.value, outcome.code)
         if isinstance(outcome, NotSent):
@@ -244,13 +295,22 @@ class Lane:
         elif isinstance(outcome, Refused) and (outcome.enhanced or "").startswith("5.1."):
             self._cycles.bounced(mail, outcome)
         else:
-            if outcome.code == 421:
+            if self._heard(mail, outcome) is None and outcome.code == 421:
                 self._rest(mail.domain)
             self._cycles.answered(mail, outcome)
+        return False
 
-    async def _finish(self, connection: Connection, seat: _Seat, not_after: float) -> Outcome:
+    def _heard(self, mail: Mail, outcome: Outcome) -> float | None:
+        """Seconds that its group rests, if that is what the answer of a paced mail asks for."""
+        return self.pace.heard(mail, outcome) if mail.group and self.pace is not None else None
+
+    async def _finish(
+        self, mail: Mail, connection: Connection, seat: _Seat, not_after: float
+    ) -> Outcome:
         """Write the dot, and with it the next mail's envelope where that mail would wait anyway."""
-        following = self._waiting() if connection.pipelining else None
+        lags = bool(mail.group) and self.pace is not None and self.pace.lags(mail)
+        last = lags or not connection.pipelining or self._full(seat)
+        following = None if last else self._waiting()
         if following is None:
             return await connection.finish(self._reply_wait, not_after=not_after)
         seat.following = following
@@ -269,7 +329,9 @@ class Lane:
         """The next mail in line, if no idle connection is about to take it."""
         if self._draining or self.relay.rate is not None or len(self._queue) <= self._idle:
             return None
-        if self._slow.get(self._queue[0].domain, 0.0) > boottime():
+        if self._slow and self._slow.get(self._queue[0].domain, 0.0) > boottime():
+            return None
+        if self.pace is not None and not self.pace.takes(self._queue[0]):
             return None
         return self._queue.popleft()
 
@@ -277,6 +339,7 @@ class Lane:
         mail = seat.take()
         if mail is not None and seat.connection is not None:
             seat.connection.forsake()
+            only([mail], self.pace)
             if self._draining:
                 self._cycles.settle(mail, GiveBack("drained", 0.0))
                 return
@@ -284,7 +347,22 @@ class Lane:
             self._putting.add(task)
             task.add_done_callback(self._putting.discard)
 
-    async def _not_sent(self, mail: Mail, outcome: NotSent) -> None:
+    def _may_go(self, mails: list[Mail]) -> None:
+        """Who stood aside comes before the others: it has waited."""
+        if self._draining:
+            for mail in only(mails, self.pace):
+                self._cycles.settle(mail, GiveBack("drained", 0.0))
+            return
+        self._queue.extendleft(reversed(mails))
+        task = asyncio.create_task(self.put([]))
+        self._putting.add(task)
+        task.add_done_callback(self._putting.discard)
+
+    def _put_off(self, mail: Mail, why: str, delay: float) -> None:
+        self._cycles.settle(mail, GiveBack(why, delay))
+
+    def _not_sent(self, mail: Mail, outcome: NotSent) -> bool:
+        """Settle it; True: the connection alone was at fault, and it goes once more from here."""
         if outcome.kind is Kind.STREAM_FAULT:
             self._cycles.settle(mail, GiveBack("stream_fault", 0.0, outcome.stage, outcome.code))
             self._cycles.stream_fault(mail.stream, outcome.cause)
@@ -296,11 +374,13 @@ class Lane:
             self._cycles.settle(mail, Fail(reason, outcome.stage, outcome.code))
         elif outcome.code is None and mail.broken_connections < RETRIES_HERE:
             mail.broken_connections += 1
-            await self.put([mail])
+            return True
         else:
-            if outcome.kind is Kind.SLOW_DOWN:
+            rest = self._heard(mail, outcome)
+            if rest is None and outcome.kind is Kind.SLOW_DOWN:
                 self._rest(mail.domain)
             self._cycles.settle(mail, GiveBack("deferred", None, outcome.stage, outcome.code))
+        return False
 
     def _reached(self) -> None:
         if self._told:
@@ -313,20 +393,24 @@ class Lane:
         self._slow[domain] = now + self._domain_rest
 
     def _unreachable(self, mail: Mail, outcome: NotSent) -> None:
-        back = GiveBack("relay_unreachable", self._away, outcome.stage, outcome.code)
-        self._cycles.settle(mail, back)
+
+        def back(mail: Mail) -> GiveBack:
+            away = 0.0 if mail.elsewhere else self._away
+            return GiveBack("relay_unreachable", away, outcome.stage, outcome.code)
+
+        self._cycles.settle(mail, back(mail))
         if outcome.kind is Kind.STREAM_FAULT:
             self._cycles.stream_fault(mail.stream, outcome.cause)
             return
         self._failures += 1
-        if self._failures < 3:
+        if self._failures < FAILURES:
             return
         # Nobody gets in: do not hold what another machine could send.
-        pause = min(self._away, 2.0 ** min(self._failures - 3, 10))
+        pause = min(self._away, 2.0 ** min(self._failures - FAILURES, 10))
         self.closed_until = boottime() + pause
         if not self._told:
             # Once, until it is over: every connection meets the same closed door.
             self._told = True
             log.warning("relay_unreachable", relay=str(self.relay), cause=outcome.cause)
         for queued in self.take_back():
-            self._cycles.settle(queued, back)
+            self._cycles.settle(queued, back(queued))

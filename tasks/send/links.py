@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal
@@ -104,12 +104,12 @@ def tracked(bundle: Bundle, tracking: Tracking) -> Tracked:
     ends = [path for path in pages if _END.search(parts[path])]
     if not ends:
         # Without an end of its page a mail has no place for what nobody is to see.
-        return Tracked(Bundle(bundle.name, parts), tuple(urls), False, False)
+        return Tracked(replace(bundle, parts=parts), tuple(urls), False, False)
     for path in ends:
         # The last one: a page may quote another.
         at = [found.start() for found in _END.finditer(parts[path])][-1]
         parts[path] = parts[path][:at] + tail + parts[path][at:]
-    return Tracked(Bundle(bundle.name, parts), tuple(urls), clicks, opens)
+    return Tracked(replace(bundle, parts=parts), tuple(urls), clicks, opens)
 
 
 class Links:

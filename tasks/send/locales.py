@@ -7,45 +7,17 @@ in one language over a text in another. All of them are one template version, un
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from schedules.locales import FOLDER as FOLDER
+from schedules.locales import choose as choose
+from schedules.locales import is_locale, is_meant
+from schedules.locales import language_of as language_of
 from tasks.errors import Permanent
 
-FOLDER: Final = r"(?:[a-z]{2}|[a-z]{3}(?=-))(?:-[A-Z][a-z]{3})?(?:-(?:[A-Z]{2}|[0-9]{3}))?"
-"""Pattern of a locale's folder (BCP 47): language, script, region, as ``de``, ``de-AT``, ``zh-Hant-TW``."""
 OWN: Final = ("subject.txt", "body.txt", "body.html")
-_LOCALE: Final = re.compile(FOLDER)
-# No name of a template has these, or begins with one of these languages by chance.
-_MEANT: Final = re.compile(
-    r"[A-Z]{2}|[A-Za-z]{2,3}[-_][A-Za-z0-9_-]*[A-Z_][A-Za-z0-9_-]*|[a-z]{2}_[a-z]{2}"
-    r"|(?:ar|bg|cs|da|de|el|en|es|et|fi|fr|he|hi|hr|hu|id|it|ja|ko|lt|lv|nb|nl|pl|pt|ro|ru|sk|sl|sr|sv"
-    r"|th|tr|uk|vi|zh)-[a-z]{2}"
-)
-
-
-def choose(locales: Collection[str], wanted: Any) -> str | None:
-    """The folder for a subscriber's locale; None: the mail's own.
-
-    Args:
-        locales: the folders that there are.
-        wanted: as the subscriber has it: ``de-AT``, ``de_AT.UTF-8``, null.
-    """
-    if not locales or not isinstance(wanted, str):
-        return None
-    known = {each.lower(): each for each in locales}
-    parts = re.split(r"[.@]", wanted)[0].replace("_", "-").lower().split("-")
-    for n in range(len(parts), 0, -1):
-        if (found := known.get("-".join(parts[:n]))) is not None:
-            return found
-    return None
-
-
-def language_of(locale: str) -> str:
-    """Its language: ``de`` of ``de-AT``."""
-    return locale.split("-")[0]
 
 
 def in_parts(parts: Collection[str]) -> tuple[str, ...]:
@@ -64,9 +36,9 @@ def in_folder(folder: Path) -> list[str]:
     for below in sorted(path for path in folder.iterdir() if path.is_dir()):
         if not any((below / own).exists() for own in OWN):
             continue
-        if _LOCALE.fullmatch(below.name):
+        if is_locale(below.name):
             found.append(below.name)
-        elif _MEANT.fullmatch(below.name):
+        elif is_meant(below.name):
             raise Permanent(
                 f"{below} is no folder of a locale: expected a language such as de, or de-AT with its"
                 " region; rename it"
@@ -77,7 +49,7 @@ def in_folder(folder: Path) -> list[str]:
 def is_one(folder: Path) -> bool:
     """Whether a folder is a locale of the template that it lies in."""
     above = folder.parent
-    return _LOCALE.fullmatch(folder.name) is not None and any((above / own).exists() for own in OWN)
+    return is_locale(folder.name) and any((above / own).exists() for own in OWN)
 
 
 def require_whole(name: str, parts: Mapping[str, str]) -> None:

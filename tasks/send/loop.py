@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -25,20 +25,26 @@ from tasks import metrics
 from tasks.errors import Misconfigured
 from tasks.moves.claim import renew
 from tasks.moves.settings import DeliverySettings
+from tasks.send import limits
 from tasks.send.cycles import Cycles, Reply
 from tasks.send.journal import Journal
-from tasks.send.lane import Lane
+from tasks.send.lane import Lane, Paced
 from tasks.send.mail import Mail
 from tasks.send.outcome import Refused
+from tasks.send.pace import Pace, Standing
 from tasks.send.relay import Relay
 from tasks.send.seen import Seen
 from tasks.send.settings import SendSettings
 from tasks.send.settler import Bounced, GiveBack, Settlement, Settler
+from tasks.send.throttle import Throttles
 from tasks.send.transport import boottime
 
 log = structlog.get_logger()
 
 RENEWED_AT_ONCE = 250  # rows that ARM waits for at most, if it meets a renewal
+CROWDED = (
+    64_000_000  # octets of mails here beyond which no more are handed over; attachments reach it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class Gauges:
     journal_torn: bool
     connections: Mapping[str, int]
     closed_for: Mapping[str, float]
+    paces: Mapping[str, Sequence[Standing]] = field(default_factory=dict)
 
 
 class DeliveryLoop:
@@ -64,6 +71,7 @@ class DeliveryLoop:
         delivery: durations.
         journal: this incarnation's, already locked; its owner is in the rows we claim.
         seen: where the latest permission is kept for a later incarnation.
+        throttles: what operators allow the relays; None: nothing limits them.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class DeliveryLoop:
         delivery: DeliverySettings,
         journal: Journal,
         seen: Seen,
+        throttles: Throttles | None = None,
     ) -> None:
         self.owner = str(journal.owner)
         self.armed: set[Mail] = set()
@@ -85,8 +94,10 @@ class DeliveryLoop:
         self._delivery = delivery
         self._journal = journal
         self._seen = seen
+        self._throttles = throttles
         self._lanes: dict[str, Lane] = {}
         self._reserved = 0
+        self._octets = 0
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._started = threading.Event()
@@ -104,16 +115,8 @@ class DeliveryLoop:
         if self._fault is not None:
             raise self._fault
 
-    def reserve(self, relay: str, n: int, wait: float = 1.0) -> int:
-        """Room for up to `n` rows, to be claimed now.
-
-        Args:
-            relay: whose lane.
-            n: rows wanted.
-            wait: seconds to wait for the first place, where every one is taken.
-
-        Returns:
-            How many; 0 while draining, or while the relay's lane is closed.
+    def takes(self, relay: str) -> bool:
+        """Whether this relay takes mails now: it is not paused, and its lane not closed.
 
         Raises:
             Misconfigured: this process knows no relay of that name.
@@ -123,10 +126,29 @@ class DeliveryLoop:
                 f"a stream names the relay {relay!r}, which this worker does not know; set"
                 f" DRIPFLEET_SMTP_URL_{relay.upper()} and restart it"
             )
+        lane = self._lanes.get(relay)
+        return (lane is None or lane.open) and not self._paused(relay)
+
+    def reserve(self, relay: str, n: int, wait: float = 1.0) -> int:
+        """Room for up to `n` rows, to be claimed now.
+
+        Args:
+            relay: whose lane.
+            n: rows wanted.
+            wait: seconds to wait for the first place, where every one is taken.
+
+        Returns:
+            How many; 0 while draining, or while the relay is paused or its lane closed.
+
+        Raises:
+            Misconfigured: this process knows no relay of that name.
+        """
         with self._room:
-            lane = self._lanes.get(relay)
-            if lane is not None and not lane.open:
+            if not self.takes(relay):
                 return 0
+            lane = self._lanes.get(relay)
+            if lane is not None and lane.on_trial:
+                n = 1  # one mail finds out whether it lets us in again
             self._room.wait_for(lambda: self.draining or self._free() > 0, wait)
             if self.draining:
                 return 0
@@ -139,8 +161,22 @@ class DeliveryLoop:
         self._unreserve(n)
         self._tell(self._finish_if_empty)
 
+    def crowded(self, wait: float = 1.0) -> bool:
+        """Whether there are more octets here than should be, after `wait` seconds at most."""
+        with self._room:
+            return not self._room.wait_for(lambda: self.draining or self._octets < CROWDED, wait)
+
+    def put_off(self, relay: str, address: str) -> tuple[str, float] | None:
+        """Why, and for how many seconds, a mail to this address had better not be made now."""
+        lane = self._lanes.get(relay)
+        if lane is None or lane.pace is None or not lane.pace.active:
+            return None
+        return lane.pace.put_off(address.rpartition("@")[2].lower())
+
     def submit(self, relay: str, mails: Sequence[Mail]) -> None:
         """Take these; their tickets tell what became of them."""
+        with self._lock:
+            self._octets += sum(len(mail.body) for mail in mails)
         self._loop.call_soon_threadsafe(self._accept, relay, list(mails))
 
     def drain(self) -> None:
@@ -182,7 +218,7 @@ class DeliveryLoop:
         self.armed.discard(mail)
         if outcome != "in_doubt":
             self._journal.settled(mail.id, mail.epoch)
-        self._unreserve(1)
+        self._unreserve(1, len(mail.body))
         mail.ticket.settle(outcome)
         self._finish_if_empty()
 
@@ -202,6 +238,11 @@ class DeliveryLoop:
             closed_for={
                 name: max(0.0, lanes[name].closed_until - now) if name in lanes else 0.0
                 for name in self._relays
+            },
+            paces={
+                name: lane.pace.standing()
+                for name, lane in lanes.items()
+                if lane.pace is not None and lane.pace.active
             },
         )
 
@@ -241,6 +282,8 @@ class DeliveryLoop:
             asyncio.create_task(each)
             for each in (self._settler.run(), self._renew(), self._cycles.run())
         ]
+        if self._throttles is not None:
+            always.append(asyncio.create_task(self._look_at_limits(self._throttles)))
         self._started.set()
         log.info("delivery_loop_started", owner=self.owner)
         done = asyncio.create_task(self._done.wait())
@@ -273,8 +316,45 @@ class DeliveryLoop:
                 away=self._delivery.refused_retry,
                 domain_rest=self._delivery.domain_rest,
                 cycles=self,
+                paced=self._paced(relay),
             )
+            if lane.pace is not None and self._throttles is not None:
+                lane.pace.allow(self._throttles.of(relay))
         self._spawn(lane.put(mails))
+
+    def _paced(self, relay: str) -> Paced | None:
+        throttles = self._throttles
+        if throttles is None:
+            return None
+        return lambda ready, give_back: Pace(
+            relay,
+            throttles.groups,
+            throttles.tokens(relay),
+            domain_rest=self._delivery.domain_rest,
+            away=self._delivery.refused_retry,
+            ready=ready,
+            give_back=give_back,
+        )
+
+    def _paused(self, relay: str) -> bool:
+        return self._throttles is not None and self._throttles.of(relay).paused is not None
+
+    async def _look_at_limits(self, throttles: Throttles) -> None:
+        while True:
+            await asyncio.sleep(limits.READ_EVERY)
+            try:
+                await asyncio.to_thread(throttles.load)
+            except SQLAlchemyError as error:
+                log.info("limits_not_read", error=type(error).__name__)
+                continue
+            for name, lane in self._lanes.items():
+                allowed = throttles.of(name)
+                if lane.pace is not None:
+                    lane.pace.allow(allowed)
+                if allowed.paused is not None:
+                    for mail in lane.take_back():
+                        away = 0.0 if mail.elsewhere else self._delivery.refused_retry
+                        self._settler.put(mail, GiveBack("relay_paused", away))
 
     def _drain(self) -> None:
         for lane in self._lanes.values():
@@ -294,10 +374,15 @@ class DeliveryLoop:
     def _free(self) -> int:
         return self._settings.window - self._reserved
 
-    def _unreserve(self, n: int) -> None:
+    def _unreserve(self, n: int, octets: int = 0) -> None:
         with self._room:
+            crowded = self._octets >= CROWDED
             self._reserved -= n
-            self._room.notify()
+            self._octets -= octets
+            if crowded:  # some wait for octets, others for a row's room
+                self._room.notify_all()
+            else:
+                self._room.notify()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

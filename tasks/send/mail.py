@@ -65,6 +65,11 @@ class Mail:
     broken_connections: int = 0
     ready_since: float = 0.0
     leased_at: float = 0.0
+    # Whether its stream names another relay, if this one lets nobody in.
+    elsewhere: bool = False
+    # The group of domains whose place it has, and since when; empty where nothing limits it.
+    group: str = ""
+    admitted: float = 0.0
     # Set where it is handed over; its trace is made of it.
     effect_key: bytes = b""
     # Set by the cycle: the latest boottime for the dot, or None where it was not permitted.

@@ -8,22 +8,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from email.utils import parseaddr
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import text
 
 from models.session import Database
 from schedules.prompt import put_back
+from tasks import return_path
 from tasks.errors import Misconfigured, Permanent
 from tasks.moves.claim import Claimed
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import Edge, OfMail, Reach
 from tasks.send.envelope import Envelope, WireBody, stuffed, wire_body
+from tasks.send.gate import Gate
 from tasks.send.links import Links, make_rows
 from tasks.send.mail import Mail, Ticket
-from tasks.send.render import Bundle, Rendered
+from tasks.send.render import Bundle, Rendered, files_of
 from tasks.send.settings import SendSettings
 from tasks.send.skeleton import skeleton
 from tasks.send.tokens import Keys
@@ -36,7 +37,8 @@ CONFINED_AT_ONCE = 25
 CONFINED_WALL = 15.0
 
 STREAM = text(
-    "SELECT relay, sender, doubt_policy, class AS class_, tracking FROM stream WHERE key = :key"
+    "SELECT relay, sender, doubt_policy, class AS class_, tracking, return_path, provider"
+    " FROM stream WHERE key = :key"
 )
 TEMPLATE = text("SELECT name, parts FROM template_source WHERE sha256 = :sha256")
 
@@ -50,6 +52,8 @@ class Stream:
     sender: Sender
     may_resend: bool
     reach: Reach
+    return_path: str | None = None
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class Preparer:
             from tasks.send.dkim import Keyring  # late: 8 MB that not every worker needs
 
             self._keyring = Keyring.of(settings.dkim_keys)
+        self.gate = Gate(settings, self._keyring)
         self._bundles: dict[bytes, Bundle] = {}
 
     def stream(self, key: str) -> Stream:
@@ -107,14 +112,10 @@ class Preparer:
             row = connection.execute(STREAM, {"key": key}).one_or_none()
         if row is None:
             raise Misconfigured(f"no stream {key!r}; the table `stream` holds those there are")
-        sender = self._settings.sender
-        if row.sender:
-            name, address = parseaddr(row.sender)
-            sender = Sender(
-                name or sender.name, address, sender.postal_address, sender.unsubscribe_mailto
-            )
+        sender = self._settings.writes_as(row.sender)
         reach = Reach(row.class_ == "marketing", row.tracking)
-        return Stream(key, row.relay, sender, row.doubt_policy == "resend", reach)
+        resend = row.doubt_policy == "resend"
+        return Stream(key, row.relay, sender, resend, reach, row.return_path, row.provider)
 
     def mails(self, stream: Stream, rows: Sequence[Claimed], ticket: Ticket) -> Iterator[Prepared]:
         """Prepare each row; those that a crash is held against come last, and in a child."""
@@ -156,7 +157,7 @@ class Preparer:
                 row = connection.execute(TEMPLATE, {"sha256": version}).one_or_none()
             if row is None:
                 raise Permanent("the sources of its template are gone; apply its sequence again")
-            bundle = self._bundles[version] = Bundle(row.name, row.parts)
+            bundle = self._bundles[version] = Bundle.of_stored(row.name, row.parts)
         return bundle
 
     def _confined(
@@ -194,6 +195,10 @@ class Preparer:
             if row.maybe_delivered and sha256 != row.content_sha256:
                 return Changed(row)
             sender = self._settings.bounce_address or stream.sender.address
+            if stream.return_path:
+                sender = return_path.address(
+                    self._tokens, stream.return_path, row.id, row.epoch, row.address
+                )
             return Mail(
                 row.id,
                 row.epoch,
@@ -227,12 +232,17 @@ class Preparer:
             laid = skeleton(edge.tracked.bundle, tuple(variables["sender"].items()))
             content = laid.compose(variables, message=facts, sender=stream.sender)
         else:
-            content = compose(rendered, message=facts, sender=stream.sender)
+            files = files_of(edge.tracked.bundle, {"subscriber": row.variables})
+            content = compose(rendered, message=facts, sender=stream.sender, files=files)
         return content.octets, content.sha256
 
     def _wire(self, stream: Stream, row: Claimed, octets: bytes) -> WireBody:
         """What travels: signed if there is a key, after the hash was taken."""
         if self._keyring is not None:
             octets = self._keyring.sign(octets, stream.sender.address, row.frozen_at) + octets
+        if stream.provider:
+            # For the provider alone, which takes it out: neither hashed nor signed.
+            known = (row.id, row.epoch, row.address)
+            octets = return_path.header(self._tokens, stream.provider, *known) + octets
         # What was composed just now has passed `content.check`; what was stored is looked at again.
         return stuffed(octets) if row.body is None else wire_body(octets)

@@ -4,7 +4,7 @@
 then STARTTLS (RFC 3207); ``smtps://…`` speaks TLS from the first byte (RFC 8314 §3.3).
 Without ``starttls`` a relay on this machine is spoken to in the clear and any other must offer it.
 ``connections=N`` is how many a process holds open, ``rate=N`` how many mails a second it hands over at
-most; ``token=FILE`` logs in by XOAUTH2 with the access token that somebody keeps fresh in FILE.
+most, ``mails=N`` how many go over a connection before it is closed; ``token=FILE`` logs in by XOAUTH2 with the access token that somebody keeps fresh in FILE.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Security = Literal["none", "optional", "starttls", "tls"]
 
 EXAMPLE = "smtp://user:password@mail.example.com:587?starttls=require"
 _STARTTLS: dict[str, Security] = {"never": "none", "optional": "optional", "require": "starttls"}
-_OPTIONS = ("starttls", "ca", "connections", "rate", "token")
+_OPTIONS = ("starttls", "ca", "connections", "rate", "token", "mails")
 _HOST = pattern(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?", ASCII)
 
 
@@ -56,6 +56,7 @@ class Relay:
     connections: int | None = None
     rate: float | None = None
     token_file: str | None = None
+    mails: int | None = None
 
     def __repr__(self) -> str:
         secret = "None" if self.password is None else "***"
@@ -128,6 +129,7 @@ class Relay:
             connections=_limit(options, "connections", whole=True),
             rate=_limit(options, "rate"),
             token_file=token_file,
+            mails=_limit(options, "mails", whole=True),
         )
         if implicit:
             return relay

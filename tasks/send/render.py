@@ -11,7 +11,8 @@ of them or none; `event.NAME`, the properties of the event that let somebody in,
 door did. A missing one raises; `| default('…')` is for those that may be missing, `| default('…',
 true)` for empty ones.
 
-A folder a locale (`de/`, `de-AT/`) may hold the mail's parts in another language; see `locales`.
+A folder a locale (`de/`, `de-AT/`) may hold the mail's parts in another language; see `locales`. Files
+that go with it lie in `attachments/`; see `attached`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -30,12 +31,12 @@ from jinja2 import Template, TemplateSyntaxError, UndefinedError, meta
 from jinja2.exceptions import SecurityError
 
 from tasks.errors import Permanent
-from tasks.send import locales
+from tasks.send import attachable, attached, locales
 from tasks.send.inlining import inlined
 from tasks.send.sandbox import Refused, Sandbox, budget
 
 LARGEST_PART = 1_000_000  # characters of a rendered subject, text or html
-NOT_EVERYWHERE: Mapping[str, object] = MappingProxyType({"words": {}, "event": {}})
+NOT_EVERYWHERE: Mapping[str, object] = MappingProxyType({"words": {}, "event": {}, "confirm": {}})
 """Names that mails may have or not, and what stands for them where they have not."""
 LARGEST_SOURCE = 256_000  # characters of one template file
 
@@ -50,10 +51,17 @@ _UNKNOWN = re.compile(r"'(\w+)' is undefined|has no attribute '(\w+)'")
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """The sources of one mail, e.g. `thank-you/first`; equal bundles have equal hashes."""
+    """The sources of one mail, e.g. `thank-you/first`; equal bundles have equal hashes.
+
+    Attributes:
+        name: its folder.
+        parts: path → template.
+        files: path → what goes with it, in base64.
+    """
 
     name: str
     parts: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check names and sizes, and that each part names only parts which are there."""
@@ -72,13 +80,16 @@ class Bundle:
                 raise Permanent(
                     f"{self.file(path)} has over {LARGEST_SOURCE} characters; make it shorter"
                 )
+        attachable.check(self.name, self.files)
         object.__setattr__(self, "parts", MappingProxyType(dict(sorted(self.parts.items()))))
+        object.__setattr__(self, "files", MappingProxyType(dict(sorted(self.files.items()))))
 
     @cached_property
     def sha256(self) -> bytes:
         """32 bytes over the name and every (path, source), each with its length before it."""
         digest = sha256(b"dripfleet bundle 1\n")
-        for text in (self.name, *(each for part in self.parts.items() for each in part)):
+        held = (*self.parts.items(), *self.files.items())
+        for text in (self.name, *(each for part in held for each in part)):
             octets = text.encode()
             digest.update(b"%d:" % len(octets))
             digest.update(octets)
@@ -101,7 +112,18 @@ class Bundle:
 
     def to_json(self) -> str:
         """The bundle as stored; `from_json` gives one of the same hash."""
-        return json.dumps({"name": self.name, "parts": dict(self.parts)}, ensure_ascii=False)
+        return json.dumps({"name": self.name, "parts": self.stored}, ensure_ascii=False)
+
+    @property
+    def stored(self) -> dict[str, str]:
+        """Templates and files as one, which `of_stored` takes apart."""
+        return {**self.parts, **self.files}
+
+    @classmethod
+    def of_stored(cls, name: str, stored: Mapping[str, str]) -> Bundle:
+        """The bundle of which `stored` is that."""
+        files = {path: source for path, source in stored.items() if attachable.is_file(path)}
+        return cls(name, {p: s for p, s in stored.items() if p not in files}, files)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Bundle:
@@ -114,7 +136,7 @@ class Bundle:
             raise Permanent(
                 "a stored template bundle is not readable; apply its sequence again"
             ) from None
-        return cls(name, parts)
+        return cls.of_stored(name, parts)
 
 
 def bundle_from_folder(root: Path, name: str) -> Bundle:
@@ -150,7 +172,7 @@ def bundle_from_folder(root: Path, name: str) -> Bundle:
         parts[path] = source.replace("\r\n", "\n").replace("\r", "\n")
         wanted += _references(Bundle(name, {"subject.txt": "", "body.txt": "", **parts}), path)
     locales.require_whole(name, parts)
-    return Bundle(name, inlined(name, parts))
+    return Bundle(name, *attachable.read(root, name, inlined(name, parts)))
 
 
 def _references(bundle: Bundle, path: str) -> list[str]:
@@ -232,11 +254,8 @@ class CompiledMail:
         return ["", *(f"{locale}/" for locale in self.bundle.locales)]
 
     def at(self, variables: Mapping[str, object]) -> str:
-        """What stands before the names of this subscriber's parts: ``de/``, or nothing."""
-        subscriber = variables.get("subscriber")
-        wanted = subscriber.get("locale") if isinstance(subscriber, Mapping) else None
-        found = locales.choose(self.bundle.locales, wanted)
-        return f"{found}/" if found else ""
+        """As `place`."""
+        return place(self.bundle, variables)
 
     def _part(self, path: str, variables: Mapping[str, object]) -> str:
         template = self._templates[path]
@@ -298,6 +317,29 @@ class CompiledMail:
 
         for path in named:
             walk(path, ())
+
+
+def place(bundle: Bundle, variables: Mapping[str, object]) -> str:
+    """What stands before the names of this subscriber's parts: ``de/``, or nothing."""
+    subscriber = variables.get("subscriber")
+    wanted = subscriber.get("locale") if isinstance(subscriber, Mapping) else None
+    found = locales.choose(bundle.locales, wanted)
+    return f"{found}/" if found else ""
+
+
+def files_of(bundle: Bundle, variables: Mapping[str, object]) -> attached.Files:
+    """What goes with this subscriber's mail, for `content.compose`.
+
+    Raises:
+        Permanent: a page shows a file that is not there.
+    """
+    return laid_out(bundle, place(bundle, variables))
+
+
+@lru_cache(maxsize=64)
+def laid_out(bundle: Bundle, at: str) -> attached.Files:
+    """As `files_of`, for a language: `at` is what `place` gives."""
+    return attached.laid_out(bundle.name, bundle.parts, bundle.files, at)
 
 
 def _frames(trace: TracebackType | None) -> Iterator[tuple[Template, int]]:

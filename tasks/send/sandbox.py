@@ -88,6 +88,7 @@ def _length(value: object) -> int:
     return len(value) if isinstance(value, Sized) and not isinstance(value, Undefined) else 0
 
 
+@lru_cache(maxsize=1024)
 def _widths(spec: str) -> int:
     """Sum of all numbers in a format specification, widths and precisions among them."""
     if "*" in spec:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+from typing import TYPE_CHECKING
 
 import structlog
+from sqlalchemy.exc import ProgrammingError
 
 from models.session import Database
 from tasks.errors import Misconfigured
@@ -13,12 +15,17 @@ from tasks.moves.pipeline import StatementFailed
 from tasks.moves.settings import DeliverySettings
 from tasks.send.journal import Journal, owner
 from tasks.send.loop import DeliveryLoop
+from tasks.send.mx import Resolve, ask_dns
 from tasks.send.prepare import Preparer
 from tasks.send.relay import Relay
 from tasks.send.replay import replay_all
 from tasks.send.seen import Seen, identity
 from tasks.send.settings import SendSettings
 from tasks.send.store import Store
+from tasks.send.throttle import Throttles
+
+if TYPE_CHECKING:
+    import redis
 
 log = structlog.get_logger()
 
@@ -28,7 +35,13 @@ _RELAY_PREFIX = "DRIPFLEET_SMTP_URL_"
 class Service:
     """A running loop and the store that feeds it."""
 
-    def __init__(self, database: Database, settings: SendSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: SendSettings,
+        client: redis.Redis | None = None,
+        resolve: Resolve | None = None,
+    ) -> None:
         delivery = DeliverySettings()
         found = relays(settings)
         if settings.sender_address.endswith("@example.com") and not found["default"].is_loopback:
@@ -42,15 +55,28 @@ class Service:
         seen = Seen.of(settings.journal_dir, fleet)
         seen.require_known_to(database)
         replayed = replay_all(database, settings.journal_dir, delivery)
+        preparer.gate.let_go(database)
         journal = Journal.create(settings.journal_dir, owner(), fleet)
-        self.loop = DeliveryLoop(database, found, settings, delivery, journal, seen)
+        throttles = Throttles(
+            database,
+            str(journal.owner),
+            client,
+            resolve or (ask_dns if settings.mx_lookups else None),
+        )
+        self.loop = DeliveryLoop(database, found, settings, delivery, journal, seen, throttles)
         self.store = Store(database, self.loop, preparer, delivery, settings.region or None)
         self.drain_wait = settings.drain_wait
         try:
+            # Before the first mail goes: a limit that is not known yet is no limit.
+            throttles.load()
             self.loop.start()
         except BaseException as error:
             journal.close(remove=True)
-            if isinstance(error, StatementFailed) and error.sqlstate in ("42P01", "42703", "42883"):
+            lacks = ("42P01", "42703", "42883")
+            if (isinstance(error, StatementFailed) and error.sqlstate in lacks) or (
+                isinstance(error, ProgrammingError)
+                and getattr(error.orig, "sqlstate", None) in lacks
+            ):
                 raise Misconfigured(
                     "the database lacks a table or column that this version needs; run"
                     " `dripfleet migrate`"
@@ -71,11 +97,16 @@ def relays(settings: SendSettings) -> dict[str, Relay]:
     return found
 
 
-def start(database: Database) -> None:
-    """Replay the journals of the dead, then start the loop of this process."""
+def start(database: Database, client: redis.Redis | None = None) -> None:
+    """Replay the journals of the dead, then start the loop of this process.
+
+    Args:
+        database: where the rows are.
+        client: of the Redis that all send workers share their pace by.
+    """
     global _service
     if _service is None:
-        _service = Service(database, SendSettings())
+        _service = Service(database, SendSettings(), client)
         # What is here now stays: the collector need not walk all of it again for every few mails.
         gc.collect()
         gc.freeze()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from email.utils import parseaddr
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks import names
+from tasks.send.compliance import EXAMPLE_POSTAL, Mode
 from tasks.send.content import Sender
 from tasks.send.mail_tokens import MailTokens
 
@@ -27,15 +30,24 @@ class SendSettings(MailTokens, BaseSettings):
     sender_name: str = Field("Example Company", description="the name in From")
     sender_address: str = Field("hello@example.com", description="the address in From")
     bounce_address: str = Field("", description="the envelope's sender; the sender's if empty")
-    postal_address: str = Field(
-        "Example Company, 1 Example Street, Example City", description="at the foot of every mail"
-    )
+    postal_address: str = Field(EXAMPLE_POSTAL, description="at the foot of every mail")
     unsubscribe_mailto: str = Field(
         "unsubscribe@example.com", description="where List-Unsubscribe mails go"
     )
     dkim_keys: str = Field(
         "",
         description="DOMAIN/SELECTOR=FILE, several parted by blanks; `relay` where the relay signs",
+    )
+    compliance: Mode = Field(
+        "hold", description="marketing that lacks what providers ask for: `hold` it, or `warn`"
+    )
+    mx_lookups: bool = Field(
+        True,
+        description="whether the MX records of a recipient's domain tell whose limits hold for it;"
+        " asked only where a relay has limits",
+    )
+    seed_list: str = Field(
+        "", description="addresses that `content send` writes to, parted by blanks"
     )
     journal_dir: Path = Field(Path("var/journals"), description="on a local disk of this machine")
     region: str = Field(
@@ -54,3 +66,10 @@ class SendSettings(MailTokens, BaseSettings):
         return Sender(
             self.sender_name, self.sender_address, self.postal_address, self.unsubscribe_mailto
         )
+
+    def writes_as(self, own: str | None) -> Sender:
+        """Who a stream writes as: its own sender, `Name <address>`, or that of the settings."""
+        if not own:
+            return self.sender
+        name, address = parseaddr(own)
+        return replace(self.sender, name=name or self.sender_name, address=address)

@@ -18,7 +18,14 @@ from jinja2 import Template
 from tasks.send.content import Content, Facts, Sender, assemble, boundary_of, compose
 from tasks.send.fold import FoldingSandbox
 from tasks.send.quoted import encoded_pieces
-from tasks.send.render import LARGEST_PART, NOT_EVERYWHERE, Bundle, compiled, one_line
+from tasks.send.render import (
+    LARGEST_PART,
+    NOT_EVERYWHERE,
+    Bundle,
+    compiled,
+    laid_out,
+    one_line,
+)
 from tasks.send.sandbox import Refused, budget
 
 
@@ -36,6 +43,7 @@ class Skeleton:
     def __init__(self, bundle: Bundle, sender: Mapping[str, object]) -> None:
         self._plain = compiled(bundle)
         self._at = self._plain.at
+        self._files = {at: laid_out(bundle, at) for at in self._plain.places}
         self._templates: dict[str, Template] = {}
         self._sandbox: FoldingSandbox | None = None
         try:
@@ -58,7 +66,7 @@ class Skeleton:
             Permanent: as `CompiledMail.render` and `content.compose` do.
         """
         if self._sandbox is None:
-            return compose(self._plain.render(variables), message=message, sender=sender)
+            return self._whole(variables, message, sender)
         try:
             known = {**self._sandbox.globals, **NOT_EVERYWHERE, **variables}
             at = self._at(variables)
@@ -67,7 +75,7 @@ class Skeleton:
             text = self._pieces(f"{at}body.txt", known)
             html = self._pieces(page, known) if page in self._templates else None
         except Exception:
-            return compose(self._plain.render(variables), message=message, sender=sender)
+            return self._whole(variables, message, sender)
         boundary = boundary_of(message.boundary_key)
         return assemble(
             subject,
@@ -75,7 +83,13 @@ class Skeleton:
             None if html is None else encoded_pieces(html, boundary),
             message=message,
             sender=sender,
+            files=self._files[at],
         )
+
+    def _whole(self, variables: Mapping[str, object], message: Facts, sender: Sender) -> Content:
+        rendered = self._plain.render(variables)
+        files = self._files[self._at(variables)]
+        return compose(rendered, message=message, sender=sender, files=files)
 
     def _pieces(self, path: str, known: dict[str, object]) -> list[str]:
         template = self._templates[path]

@@ -6,6 +6,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -16,6 +17,7 @@ from tasks.crashpoint import reached
 from tasks.moves import doubt, release
 from tasks.moves.claim import Claimed, claim, keep_content, renew
 from tasks.moves.settings import DeliverySettings
+from tasks.send import route
 from tasks.send.mail import Mail, Ticket
 from tasks.send.prepare import Changed, Dangerous, Prepared, Preparer, Stream, Unsendable
 from tasks.send.transport import boottime
@@ -24,6 +26,7 @@ log = structlog.get_logger()
 
 FULL_LOOK = 5.0  # seconds between looks that begin at the oldest row, cursor or not
 SLICE = 50  # mails that are handed over while the next ones are rendered
+SLICE_OCTETS = 4_000_000  # of fewer, where attachments make them large
 
 
 class Room(Protocol):
@@ -31,12 +34,24 @@ class Room(Protocol):
 
     owner: str
 
+    def takes(self, relay: str) -> bool:
+        """Whether this relay takes mails now."""
+        ...
+
     def reserve(self, relay: str, n: int) -> int:
         """Room for up to n rows."""
         ...
 
     def release(self, n: int) -> None:
         """Room that was not used."""
+        ...
+
+    def crowded(self) -> bool:
+        """Whether what is there takes too much memory; asks for a moment's patience."""
+        ...
+
+    def put_off(self, relay: str, address: str) -> tuple[str, float] | None:
+        """Why, and for how many seconds, a mail to this address is not made now."""
         ...
 
     def submit(self, relay: str, mails: Sequence[Mail]) -> None:
@@ -75,8 +90,13 @@ class Store:
             What to wait on; None where the loop has no room, or nothing is due.
         """
         stream = self._preparer.stream(stream_key)
-        granted = self._loop.reserve(stream.relay, n)
-        if not granted:
+        if stream.reach.leaves and (why := self._preparer.gate.why_held(stream.sender)):
+            self._preparer.gate.hold(self._database, stream_key, why)
+            return None
+        ways = route.parse(stream.relay)
+        chosen = route.choose(ways, self._loop.takes)
+        granted = 0 if chosen is None else self._loop.reserve(chosen, n)
+        if chosen is None or not granted:
             return None
         began, drawn = boottime(), trace.spans.now()
         try:
@@ -90,7 +110,8 @@ class Store:
         trace.spans.claimed(stream_key, rows, drawn)
         if not rows:
             return None
-        batch = _Batch(self, stream, rows, began)
+        batch = _Batch(self, replace(stream, relay=chosen), rows, began)
+        batch.elsewhere = len(ways) > 1
         try:
             batch.run()
         finally:
@@ -136,13 +157,16 @@ class _Batch:
         self._delivery = store._delivery
         self._stream = stream
         self._left = {row.id: row for row in rows}
+        self.elsewhere = False
 
     def run(self) -> None:
         unfit = [row for row in self._left.values() if row.unfit]
         if unfit:
             self._refuse(unfit)
+        self._put_off()
         fit = list(self._left.values())
         ready: list[Mail] = []
+        octets = 0
         spent, began, drawn = 0.0, boottime(), trace.spans.now()
         for prepared in self._preparer.mails(self._stream, fit, self.ticket):
             spent += boottime() - began
@@ -150,9 +174,10 @@ class _Batch:
                 prepared.effect_key = self._left[prepared.id].effect_key
                 trace.spans.step("render", prepared, drawn, "ready")
                 ready.append(prepared)
-                if len(ready) >= SLICE:
+                octets += len(prepared.body)
+                if len(ready) >= SLICE or octets >= SLICE_OCTETS:
                     self._hand_over(ready)
-                    ready = []
+                    ready, octets = [], 0
             else:
                 trace.spans.step("render", prepared.row, drawn, type(prepared).__name__.lower())
                 self._settle(prepared)
@@ -167,6 +192,9 @@ class _Batch:
             return
         self._hand_over(list(ready))
         ready.clear()
+        self._renew()
+
+    def _renew(self) -> None:
         now = boottime()
         with self._database.transaction() as connection:
             rows = [(row.id, row.epoch) for row in self._left.values()]
@@ -189,6 +217,20 @@ class _Batch:
         finally:
             for row in list(self._left.values()):
                 self._end(row, "given_back", "fault_of_ours")
+
+    def _put_off(self) -> None:
+        """Give back, before anything is made of it, what its domain would not be given now."""
+        back = [
+            release.Returned(row.id, row.epoch, *off)
+            for row in self._left.values()
+            if (off := self._loop.put_off(self._stream.relay, row.address)) is not None
+        ]
+        if not back:
+            return
+        with self._database.transaction() as connection:
+            release.give_back(connection, back, self._loop.owner, self._delivery)
+        for each in back:
+            self._end(self._left[each.id], "given_back", each.reason)
 
     def _refuse(self, rows: list[Claimed]) -> None:
         with self._database.transaction() as connection:
@@ -236,8 +278,12 @@ class _Batch:
                     connection,
                     [(m.id, m.epoch, m.content_sha256, m.kept) for m in mails if m.kept],
                 )
+        while self._loop.crowded():
+            if boottime() - self._leased_at >= self._delivery.renew_every:
+                self._renew()
         for mail in mails:
             mail.leased_at = self._leased_at
+            mail.elsewhere = self.elsewhere
             del self._left[mail.id]
         reached("mails.prepared")
         self._loop.submit(self._stream.relay, mails)

@@ -1,77 +1,16 @@
-"""Signed tokens: which mail was answered, readable by nobody who would forge one.
-
-`KEY.ID.MAC`, e.g. `k1.AAAAAAAAAfQ.Zx…`: 37 characters (48 with a link) that need no escaping in a URL.
-KEY names the secret (so that a retry signs with the key it began with), ID is one or two row ids, 8
-octets each, big-endian, MAC the first 128 bits of HMAC-SHA256 over purpose, KEY and ID; both in
-base64url without padding. A token says which mail was answered, serves one purpose, and expires never.
-"""
+"""Tokens of mails: `tasks.tokens` says what they are; here is the one by which a reader leaves."""
 
 from __future__ import annotations
 
-import hmac
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final, Literal
 
-from tasks.errors import Misconfigured, Permanent
+from tasks.errors import Permanent
+from tasks.tokens import KEY_ID, Keys, Purpose, read, sign
 
-Purpose = Literal["unsubscribe", "click", "open"]
-KEY_ID: Final = "[a-z0-9]{1,8}"
-_TOKEN: Final = re.compile(rf"({KEY_ID})\.([\w-]{{11}}|[\w-]{{22}})\.([\w-]{{22}})", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The secrets of tokens by id. `signing` signs what is new; the others open what they signed."""
-
-    signing: str
-    secrets: Mapping[str, bytes]
-
-    @classmethod
-    def of(cls, signing: str, secret: str, old: str = "") -> Keys:
-        """Read them from settings: `old` is `ID=SECRET ID=SECRET …`, the newest first.
-
-        Raises:
-            Misconfigured: an id is none, stands twice, or has no secret.
-        """
-        secrets = {signing: secret.encode()}
-        for each in old.split():
-            key_id, equals, value = each.partition("=")
-            if not equals or not value or not re.fullmatch(KEY_ID, key_id) or key_id in secrets:
-                raise Misconfigured(
-                    "DRIPFLEET_SECRET_TOKEN_OLD: expected ID=SECRET, divided by spaces, each id once and"
-                    " none that of DRIPFLEET_TOKEN_KEY; correct it"
-                )
-            secrets[key_id] = value.encode()
-        return cls(signing, secrets)
-
-    def others(self) -> list[Keys]:
-        """The same, each time with another one that signs: for mails that were begun under it."""
-        return [Keys(each, self.secrets) for each in self.secrets if each != self.signing]
-
-
-def sign(keys: Keys, purpose: Purpose, *ids: int) -> str:
-    """A token for one or two row ids."""
-    octets = b"".join(each.to_bytes(8, "big") for each in ids)
-    secret = keys.secrets[keys.signing]
-    return f"{keys.signing}.{_b64(octets)}.{_b64(_mac(secret, keys.signing, purpose, octets))}"
-
-
-def read(keys: Keys, purpose: Purpose, token: str) -> tuple[int, ...] | None:
-    """The ids of a genuine token of this purpose; None for anything else."""
-    found = _TOKEN.fullmatch(token)
-    if not found or found[1] not in keys.secrets:
-        return None
-    octets = urlsafe_b64decode(found[2] + "=" * (-len(found[2]) % 4))
-    mac = _mac(keys.secrets[found[1]], found[1], purpose, octets)
-    # Compared as text: the last character of base64 has bits that no octet holds.
-    genuine = f"{found[1]}.{_b64(octets)}.{_b64(mac)}"
-    if not hmac.compare_digest(genuine, token):
-        return None
-    return tuple(int.from_bytes(octets[at : at + 8], "big") for at in range(0, len(octets), 8))
+__all__ = [
+    "KEY_ID", "Keys", "Purpose", "read", "read_unsubscribe_token", "sign", "unsubscribe_token",
+]  # fmt: skip
 
 
 def unsubscribe_token(secret: bytes, key_id: str, message_id: int) -> str:
@@ -85,20 +24,3 @@ def read_unsubscribe_token(secrets: Mapping[str, bytes], token: str) -> int | No
     """The message id of a genuine token; None for anything else. `secrets` maps key ids."""
     ids = read(Keys("", secrets), "unsubscribe", token)
     return ids[0] if ids is not None and len(ids) == 1 else None
-
-
-def _mac(secret: bytes, key_id: str, purpose: Purpose, octets: bytes) -> bytes:
-    mac = _begun(secret, key_id, purpose).copy()
-    mac.update(octets)
-    return mac.digest()[:16]
-
-
-@lru_cache(maxsize=64)
-def _begun(secret: bytes, key_id: str, purpose: Purpose) -> hmac.HMAC:
-    # Begun once and copied: `hmac.digest` sets the key up for every link of every mail, and lets go
-    # of the interpreter each time.
-    return hmac.new(secret, purpose.encode() + b"\0" + key_id.encode() + b"\0", "sha256")
-
-
-def _b64(octets: bytes) -> str:
-    return urlsafe_b64encode(octets).rstrip(b"=").decode()

@@ -14,8 +14,9 @@ from schedules.definition import Sequence, UpdateStep
 from schedules.expression.evaluate import Known
 from tasks.moves import plan as moves
 from tasks.moves import update
-from tasks.sequence import known, outbox, taken, trials, waited, words
+from tasks.sequence import known, outbox, taken, trials, waited, words_at_hand
 from tasks.sequence.planned import Assigned, Words
+from tasks.sequence.slots import Slots
 
 FAULT_PAUSE = dt.timedelta(minutes=5)
 
@@ -60,12 +61,13 @@ class Batch:
         if asked:
             self.known = known.known_of(connection, asked, rows[-1].now)
         self.happened = known.happened(connection, self.sequences.items())
-        self.words = words.at_hand(connection, self.sequences.items())
+        self.words = words_at_hand.at_hand(connection, self.sequences.items())
         self.worded: list[tuple[int, str, str, Words]] = []
         self.pauses = waited.pauses(connection, self.sequences.values())
         self.awaited = waited.awaited(connection, self.sequences.items())
         self.trials = trials.standings(connection, rows, self.sequences)
         free = (row for row in rows if row.id not in self.busy and row.id in self.sequences)
+        self.slots = Slots(connection, self.sequences.values())
         self.taken = taken.taken(connection, ((row, self.sequences[row.id]) for row in free))
 
     def fault(self, row: Any, fault: ValueError) -> None:

@@ -99,6 +99,7 @@ class Course:
         self.sequence, self.story, self.prefix = sequence, story, prefix
         self.pauses, self.stream = pauses, stream
         self.capped = capped(sequence)
+        self.slot: datetime | None = None  # of its throttle, for the next mail
         self.waits = [
             (step.id, step.until_event)
             for step in sequence.steps

@@ -11,7 +11,7 @@ Kind: TypeAlias = Literal[
     "handed_off", "not_sent", "went_on", "waiting", "zone_fallback", "postponed", "parked", "exited",
     "put_off", "branched", "updated", "no_date", "date_past", "retried", "settled", "evident",
     "quarantined", "worded", "moved", "edited", "passed", "retimed", "waited", "timed_out", "called",
-    "reopened", "assigned", "left", "snoozed",
+    "reopened", "assigned", "left", "snoozed", "bounced", "complained", "reachable",
 ]  # fmt: skip
 
 
@@ -61,6 +61,9 @@ _LINES: Final[dict[str, str]] = {
     "assigned": "{step}: arm {arm} of the experiment ({said})",
     "left": "{step}: the reader of message {message} said no to {what} ({how})",
     "snoozed": "{step}: the reader of message {message} asked for a pause {what} ({how})",
+    "bounced": "{step}: message {message} came back: {what} ({how})",
+    "complained": "{step}: the reader of message {message} called it spam ({how})",
+    "reachable": "{step}: message {message} arrived, so marketing may go to them again",
     "exited": "left the sequence at {step}: {reason}",
 }
 

@@ -38,13 +38,17 @@ candidate AS MATERIALIZED (
     SELECT c.id,
         CASE WHEN c.id IS NULL THEN 'unknown'
              WHEN c.stopped_at IS NOT NULL THEN 'stopped'
-             WHEN p.held THEN 'suppressed'
+             WHEN p.held OR o.held THEN 'suppressed'
              WHEN e.held THEN 'already_enrolled'
              ELSE 'enrolled' END AS verdict, c.n
     FROM chosen c
     LEFT JOIN LATERAL (
         SELECT true AS held FROM suppression x
         WHERE x.address_hmac = c.address_hmac AND x.scope IN ('all', :stream_class) LIMIT 1) p ON true
+    LEFT JOIN LATERAL (
+        SELECT true AS held FROM consent x JOIN sequence q ON q.topic = x.topic
+        WHERE q.key = :key AND x.subscriber_id = c.id AND NOT x.opted_in
+          AND :stream_class = 'marketing' LIMIT 1) o ON true
     LEFT JOIN LATERAL (
         SELECT true AS held FROM enrollment x
         WHERE x.sequence_key = :key AND x.subscriber_id = c.id LIMIT 1) e ON true)
@@ -143,7 +147,8 @@ class Tally:
     Attributes:
         enrolled: came in (or would: `dry_run`).
         stopped: want or may get nothing more.
-        suppressed: their address is, for every mail or for mail of this sequence's class.
+        suppressed: their address is, for every mail or for mail of this sequence's class; or they
+            opted out of its topic.
         already_enrolled: are in it, or were.
         unknown: identities that no subscriber has.
         refused: the rules of its `entry` do not let them in; `explain` says why of each.

@@ -12,7 +12,7 @@ from celery import current_app, shared_task
 from kombu.exceptions import ChannelError
 from sqlalchemy.exc import DBAPIError
 
-from tasks import content_work, hits, membership, names, regions
+from tasks import content_work, hits, membership, names, regions, webhook_work
 from tasks.base import FleetTask, database, ring
 from tasks.crashpoint import reached
 from tasks.moves.settings import DeliverySettings, IdentitySettings
@@ -138,6 +138,8 @@ def dispatch() -> dict[str, Any]:
             left.add(names.NAMED_SEGMENTS)
         if hits.to_judge(connection):
             left.add(names.JUDGE)
+        if webhook_work.to_deliver(connection):
+            left.add(names.WEBHOOKS)
         ticked(connection, names.DISPATCH, rung=sum(rung.values()))
     for name in sorted(left):
         # One that waits in its queue answers for all that there is.

@@ -39,10 +39,12 @@ SELECT e.id, e.sequence_key, e.sequence_version, e.entry_no, e.step_id, e.active
     (SELECT v.created_at FROM sequence_version v
      WHERE v.sequence_key = e.sequence_key AND v.version = e.sequence_version) AS version_at,
     q.paused_at, q.pause_reason, t.key AS stream, t.class AS stream_class,
-    t.paused_at AS stream_paused_at, t.pause_reason AS stream_pause_reason
+    coalesce(t.paused_at, r.paused_at) AS stream_paused_at,
+    coalesce(t.pause_reason, 'its relay is: ' || r.pause_reason) AS stream_pause_reason
 FROM enrollment e
 JOIN sequence q ON q.key = e.sequence_key
 JOIN stream t ON t.key = q.stream
+LEFT JOIN relay r ON r.key = t.relay
 WHERE e.subscriber_id = :id AND (CAST(:key AS text) IS NULL OR e.sequence_key = :key)
 ORDER BY e.id
 """)

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from schedules.definition import OnLate, SendStep, WebhookStep
 from tasks.sequence.judgement import leaves_by
-from tasks.sequence.limited import cap, late_window, window
+from tasks.sequence.limited import cap, late_window, throttle, window
 from tasks.sequence.personal import worded
 from tasks.sequence.planned import NonSend, NonSendState, Park, Postpone, Rest
 from tasks.sequence.snoozed import snoozed
@@ -35,10 +35,6 @@ def _refuse(
 
 Gate: TypeAlias = Callable[[Walk, SendStep], str | Rest | None]
 """None lets the mail pass; else the rest, or the id of the step to go on with."""
-
-
-def _open(walk: Walk, step: SendStep) -> None:
-    """Let everybody pass: the place of a gate that no definition can ask for yet."""
 
 
 def _paused(walk: Walk, step: SendStep | WebhookStep) -> Rest | None:
@@ -118,7 +114,7 @@ GATES: Final[tuple[tuple[str, Gate], ...]] = (
     ("lateness", _late),
     ("window", window),
     ("frequency_cap", _cap),
-    ("throttle", _open),
+    ("throttle", throttle),
     ("words", worded),
 )
 """Every gate before a mail, in the order in which they speak; the first that refuses decides."""

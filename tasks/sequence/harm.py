@@ -32,9 +32,14 @@ SELECT a.arm, count(*) AS people, coalesce(sum(m.n), 0)::bigint AS mails,
         (s.stopped_reason = 'complaint' AND s.stopped_at BETWEEN m.at AND m.at + interval '30 days')
         OR EXISTS (SELECT FROM suppression p WHERE p.address_hmac = s.address_hmac
                    AND p.reason = 'complaint' AND p.at BETWEEN m.at AND m.at + interval '30 days')
+        OR EXISTS (SELECT FROM feedback f JOIN message y ON y.id = f.message_id
+                   WHERE y.enrollment_id = a.enrollment_id AND f.kind = 'complained'
+                   AND f.at BETWEEN m.at AND m.at + interval '30 days')
     )) AS complaint_rate,
     count(*) FILTER (WHERE m.n > 0 AND (
         (s.stopped_reason = 'unsubscribe' AND s.stopped_at BETWEEN m.at AND m.at + interval '30 days')
+        OR EXISTS (SELECT FROM suppression p WHERE p.address_hmac = s.address_hmac
+                   AND p.reason = 'unsubscribe' AND p.at BETWEEN m.at AND m.at + interval '30 days')
         OR EXISTS (SELECT FROM consent c JOIN sequence q ON q.topic = c.topic AND q.key = :sequence
                    WHERE c.subscriber_id = s.id AND NOT c.opted_in
                    AND c.at BETWEEN m.at AND m.at + interval '30 days')

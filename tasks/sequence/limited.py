@@ -1,6 +1,6 @@
-"""Gates 7 and 8: when a mail may go where the subscriber is, and how many may.
+"""Gates 7 to 9: when a mail may go where the subscriber is, how many may, and how fast all of them.
 
-Both move the due time of the enrollment. The rule of such a move keeps the time that the mail was
+All move the due time of the enrollment. The rule of such a move keeps the time that the mail was
 first due at, for the log, and since when a cap has held it, for `give_up_after`.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from schedules.definition import SendStep
+from schedules.definition import SendStep, Sequence
 from schedules.windows import Span, next_open, next_window, open_spans
-from tasks.sequence.planned import Postpone
+from tasks.sequence.planned import HandOff, Plan, Position, Postpone
 from tasks.sequence.walk import Walk
 
 LOOK_AGAIN: Final = timedelta(hours=1)
@@ -23,6 +23,11 @@ BEHIND: Final = timedelta(seconds=1)
 
 LONGEST_FREEZE: Final = timedelta(days=30)
 """A mail that was handed over before a pause of this length or more expires, whatever its clock."""
+
+AHEAD: Final = timedelta(minutes=1)
+"""A minute's share of a throttle may go at once, so that the planner need not look mail by mail."""
+
+THROTTLE: Final = "throttle"
 
 REPEATED: Final = ("cap", "contention")
 
@@ -94,6 +99,34 @@ def cap(walk: Walk, step: SendStep) -> Postpone | str | None:
     if rule.give_up_after is not None:
         until = min(until, since + rule.give_up_after)
     return move(walk, step, until, "cap", taken=used, most=rule.max)
+
+
+def throttle(walk: Walk, step: SendStep) -> Postpone | None:
+    """Gate 9: the rate of the sequence. Who comes too early has a slot of their own from then on."""
+    rate, slot, now = walk.limits.throttle, walk.facts.slot, walk.facts.now
+    if rate is None or slot is None or slot <= now + AHEAD or _has_slot(walk.position, step.id):
+        return None
+    return move(walk, step, slot, THROTTLE, rate=str(rate))
+
+
+def slot_after(
+    sequence: Sequence, slot: datetime | None, position: Position, plan: Plan, now: datetime
+) -> datetime | None:
+    """Return the slot of the next mail, once this plan is carried out; ``slot`` where it took none."""
+    rate, rest = sequence.limits.throttle, plan.rest
+    if rate is None or sequence.class_ != "marketing":
+        return slot
+    if isinstance(rest, Postpone) and rest.rule.get("by") == THROTTLE:
+        return rest.until + rate.interval
+    if isinstance(rest, HandOff) and not _has_slot(position, rest.step_id):
+        return (now if slot is None else max(slot, now)) + rate.interval
+    return slot
+
+
+def _has_slot(position: Position, step_id: str) -> bool:
+    """Whether this very mail was moved to a slot of its own, and to nothing else since."""
+    rule = position.rule or {}
+    return position.step_id == step_id and rule.get("by") == THROTTLE
 
 
 def allowed(walk: Walk, step: SendStep, expires_at: datetime) -> tuple[Span, ...]:

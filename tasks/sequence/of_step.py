@@ -30,6 +30,7 @@ BECAUSE: Final[Mapping[str, str]] = {
     "holdout": "they are held out: they walk the whole way and get no mail, so that the others can be"
     " compared with them",
     "sequence_paused": "the sequence is paused; `dripfleet sequence resume` lets it go on",
+    "throttle": "the sequence sends no faster than its throttle says, and this is their turn",
     "spread": "late mails are spread over the time that catch_up names",
     "refused": "the relay refused it for good; `dripfleet message show` has its words",
     "expired": "it was not sent before it expired",

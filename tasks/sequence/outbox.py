@@ -1,8 +1,8 @@
-"""The outbox of webhooks: a row a call, in the transaction that plans it, until somebody delivers it.
+"""The outbox of webhooks: a row a call, in the transaction that plans it, until it is taken over.
 
-Nothing delivers them in this release; they wait, and `doctor` says how many and for how long. Their
-effect key is that of the step and entry, as a mail has one: whoever delivers a call passes it on, so
-that the other side can tell a second one.
+The delivery of webhooks takes it over for the endpoint of that name; while there is none it waits, and
+`doctor` says how many do and for how long. Their effect key is that of the step and entry, as a mail
+has one: it is passed on, so that the other side can tell a second one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ ON CONFLICT (effect_key) DO NOTHING
 """)
 WAITING = text("""
 SELECT target, count(*) AS n, extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest
-FROM webhook_outbox WHERE delivered_at IS NULL GROUP BY target ORDER BY target
+FROM webhook_outbox o WHERE delivered_at IS NULL
+  AND NOT EXISTS (SELECT FROM webhook_endpoint e WHERE e.name = o.target)
+GROUP BY target ORDER BY target
 """)
 
 

@@ -6,6 +6,8 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tasks.moves import put_off
+
 PATIENCE: Final = dt.timedelta(seconds=30)
 """Ticks and canaries come every few seconds; one older than this is worth a look by a person."""
 
@@ -22,8 +24,8 @@ class Outlook:
         stopped: why the subscriber may get nothing, None if they may.
         scanned_at: when the planner last ended a scan.
         send_seen_at: when a send worker last answered its canary.
-        message: the live message, with id, state, run_at, watch_at, parked_from, armed_at, attempts,
-            last_code, maybe_delivered, doubt_policy; `run_at` and `watch_at` None for infinity.
+        message: the live message, with id, state, reason, run_at, watch_at, parked_from, armed_at,
+            attempts, last_code, maybe_delivered, doubt_policy; `run_at` and `watch_at` None for infinity.
     """
 
     now: dt.datetime
@@ -111,7 +113,9 @@ def _message(outlook: Outlook, message: Any) -> str:
     again = f" again, after a reply of {message.last_code}" if message.last_code else ""
     if message.run_at > outlook.now:
         wait = span(message.run_at - outlook.now)
-        return f"{name} is tried{again} at {stamp(message.run_at)} (in {wait})"
+        why = put_off.WORDS.get(message.reason)
+        because = f": {why}" if why else ""
+        return f"{name} is tried{again} at {stamp(message.run_at)} (in {wait}){because}"
     if outlook.paused_at is not None:
         return _held(outlook, f"{name}, due since {stamp(message.run_at)}")
     if outlook.stream_paused_at is not None:

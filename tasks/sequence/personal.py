@@ -29,6 +29,11 @@ def words_of(walk: Walk, step: SendStep) -> Words | None:
     if step.personalize is None:
         return None
     words = walk.facts.words.get(step.id) or Words(None, "not_asked")
+    if words.slots is not None and any(
+        _arm(walk, experiment) not in (arm, None) for experiment, arm in words.arms.items()
+    ):
+        # Weights or a ruling moved since: what was written for another arm would blur the two.
+        words = Words(None, "other_arm")
     source = f"the prompt {step.personalize.prompt}"
     said = f"its words come from {source}"
     if words.slots is None:
@@ -37,6 +42,15 @@ def words_of(walk: Walk, step: SendStep) -> Words | None:
     because = {} if words.slots is not None else {"because": words.reason.replace("_", " ")}
     walk.say("worded", step.id, words.reason, said=said, **because)
     return words
+
+
+def _arm(walk: Walk, experiment: str) -> str | None:
+    """The arm that they came into on this walk, else that on record; None: neither."""
+    for decision in walk.decisions:
+        if decision.kind == "assigned" and decision.step_id == experiment:
+            return str(decision.detail["arm"])
+    standing = walk.facts.trials.get(experiment)
+    return standing.arm if standing is not None else None
 
 
 def _waited(walk: Walk) -> bool:

@@ -52,10 +52,12 @@ class Words:
     """What came of asking for the words of a mail: its slots, or why there are none.
 
     `reason` is ``model``, or a short word that can be counted: ``not_ready``, ``budget``, ….
+    `arms`: the arms that they were made for, by experiment.
     """
 
     slots: Mapping[str, str] | None
     reason: str = "model"
+    arms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class Facts:
         awaited: those of its waits whose event has come.
         trials: what is on record of its experiments, by step.
         snoozed_until: until when the subscriber wants no marketing mail.
+        slot: when the next mail of the whole sequence may go, where it has a throttle; None: any time.
     """
 
     now: datetime
@@ -134,6 +137,7 @@ class Facts:
     awaited: frozenset[str] = frozenset()
     trials: Mapping[str, Standing] = field(default_factory=dict)
     snoozed_until: datetime | None = None
+    slot: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

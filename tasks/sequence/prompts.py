@@ -15,10 +15,12 @@ INSERT INTO prompt_source (sha256, name, source) VALUES (:sha256, :name, CAST(:s
 ON CONFLICT DO NOTHING
 """)
 POINTER = text("""
-INSERT INTO prompt AS p (name, sha256, keep_days) VALUES (:name, :sha256, :keep_days)
+INSERT INTO prompt AS p (name, sha256, keep_days, locales)
+VALUES (:name, :sha256, :keep_days, CAST(:locales AS text[]))
 ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, keep_days = excluded.keep_days,
-    published_at = clock_timestamp()
-WHERE (p.sha256, p.keep_days) IS DISTINCT FROM (excluded.sha256, excluded.keep_days)
+    locales = excluded.locales, published_at = clock_timestamp()
+WHERE (p.sha256, p.keep_days, p.locales)
+    IS DISTINCT FROM (excluded.sha256, excluded.keep_days, excluded.locales)
 """)
 
 
@@ -32,7 +34,7 @@ def prompt_names(sequence: Sequence) -> list[str]:
 def publish_prompts(
     connection: Connection, sequence: Sequence, prompts: Mapping[str, Prompt]
 ) -> None:
-    """Store each prompt that a step of the sequence asks with, in the caller's transaction.
+    """Store each prompt that a step of the sequence asks with, in every locale, in the caller's transaction.
 
     Raises:
         Permanent: one was not given.
@@ -43,6 +45,8 @@ def publish_prompts(
                 f"sequence {sequence.key!r} was given no prompt {name!r}; make the file"
                 f" templates/_prompts/{name}.yaml or correct the name"
             )
-        values = {"name": name, "sha256": prompts[name].sha256}
-        connection.execute(SOURCE, values | {"source": prompts[name].canonical()})
-        connection.execute(POINTER, values | {"keep_days": prompts[name].keep_days})
+        for each in (*prompts[name].translations.values(), prompts[name]):
+            values = {"name": each.name, "sha256": each.sha256}
+            connection.execute(SOURCE, values | {"source": each.canonical()})
+            more = {"keep_days": each.keep_days, "locales": sorted(each.translations)}
+            connection.execute(POINTER, values | more)

@@ -88,8 +88,8 @@ class Template(Protocol):
         """32 octets over name and parts."""
 
     @property
-    def parts(self) -> Mapping[str, str]:
-        """Path → source."""
+    def stored(self) -> Mapping[str, str]:
+        """Path → source, files among them in base64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +346,11 @@ def _require_topic(connection: Connection, sequence: Sequence) -> None:
         )
 
 
+def publish_mail(connection: Connection, bundle: Template) -> bool:
+    """Publish a mail that no step sends; whether its sources are new."""
+    return bool(_write(connection, [bundle]))
+
+
 def _publish_templates(
     connection: Connection, sequence: Sequence, bundles: Mapping[str, Template]
 ) -> tuple[str, ...]:
@@ -357,14 +362,19 @@ def _publish_templates(
         )
     if not names:
         return ()
-    found = [bundles[name] for name in names]
+    return _write(connection, [bundles[name] for name in names])
+
+
+def _write(connection: Connection, found: list[Template]) -> tuple[str, ...]:
+    """Write sources and what their names stand for; the names whose sources are new."""
+    names = [each.name for each in found]
     hashes = [each.sha256 for each in found]
     connection.execute(
         SOURCES,
         {
             "hashes": hashes,
             "names": names,
-            "parts": [json.dumps(dict(each.parts), ensure_ascii=False) for each in found],
+            "parts": [json.dumps(dict(each.stored), ensure_ascii=False) for each in found],
         },
     )
     return tuple(sorted(connection.execute(POINTERS, {"names": names, "hashes": hashes}).scalars()))

@@ -46,7 +46,10 @@ WITH held AS MATERIALIZED (
         SELECT CASE WHEN CAST(:all AS boolean) THEN 'infinity' ELSE clock_timestamp() END)
     ORDER BY r.look_at, r.id LIMIT :n FOR UPDATE SKIP LOCKED)
 SELECT r.id, r.subscriber_id, r.cause, r.event_id, r.occurred_at, r.asked_at, r.why,
-    x.properties::text AS properties, s.stopped_reason AS stopped, p.reason AS suppressed,
+    x.properties::text AS properties, s.stopped_reason AS stopped, coalesce(p.reason, (
+        SELECT 'opted_out' FROM sequence q, consent c
+        WHERE q.key = :key AND c.topic = q.topic AND c.subscriber_id = r.subscriber_id
+          AND NOT c.opted_in AND :stream_class = 'marketing')) AS suppressed,
     h.entries, h.last_no, h.active_id, h.ended_at, h.triggered_at, u.queued IS TRUE AS queued,
     clock_timestamp() AS now
 FROM held r

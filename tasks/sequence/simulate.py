@@ -20,6 +20,7 @@ from tasks.sequence.behavior import STOPPED, Behavior, Person, chances, outcome_
 from tasks.sequence.course import Course, Sent, StepStory, Story
 from tasks.sequence.engine import Facts, HandOff, Position, plan
 from tasks.sequence.judgement import leaves_by
+from tasks.sequence.limited import slot_after
 from tasks.sequence.planned import Standing
 from tasks.sequence.standstill import Pause, goes_at, resumed, spans_of
 from tasks.sequence.store import resting_of
@@ -164,6 +165,7 @@ class _World:
             course.story.entered += 1
         course.story.looks += 1
         made = plan(course.sequence, way.position, facts(way, now), message_lifetime=LIFETIME)
+        course.slot = slot_after(course.sequence, course.slot, way.position, made, now)
         course.tell(way.position, way.held, made, now)
         resting = resting_of(who.person.id, made)
         way.position = replace(

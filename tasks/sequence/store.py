@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
@@ -16,9 +16,10 @@ from tasks import names, trace
 from tasks.crashpoint import reached
 from tasks.moves import plan as moves
 from tasks.moves import update
+from tasks.moves.by_key import by_key
 from tasks.moves.effect import rfc_message_id, sequence_effect_key
 from tasks.moves.settings import IdentitySettings
-from tasks.sequence import meanwhile, outbox, trials, words
+from tasks.sequence import meanwhile, outbox, trials, words_at_hand
 from tasks.sequence.batch import Batch, put_off
 from tasks.sequence.engine import (
     Exit,
@@ -69,6 +70,32 @@ DEFINITION = text(
     "SELECT definition FROM sequence_version WHERE sequence_key = :key AND version = :version"
 )
 
+
+class Due(NamedTuple):
+    """A row of `DUE`, column by column: what is read of it a dozen times is read fast."""
+
+    id: int
+    sequence_key: str
+    sequence_version: int
+    subscriber_id: int
+    entry_no: int
+    step_id: str | None
+    step_started_at: dt.datetime | None
+    due_at: dt.datetime
+    wait_rule: dict[str, Any] | None
+    entered_at: dt.datetime
+    passed: list[str] | None
+    zone: str | None
+    paused: bool
+    opted_in: bool | None
+    stopped: str | None
+    snoozed_until: dt.datetime | None
+    state: str | None
+    reason: str | None
+    bounced: bool
+    now: dt.datetime
+
+
 TERMINAL_STATES = frozenset(
     {"sent", "sent_assumed", "failed", "suppressed", "capped", "held_out", "late", "expired",
      "cancelled"}
@@ -100,7 +127,8 @@ class Planner:
         """Plan up to `n` due enrollments, in one transaction that holds their locks."""
         drawn = trace.spans.now()
         with self._database.transaction() as connection:
-            rows = connection.execute(DUE, {"n": n}).all()
+            by_key(connection)
+            rows = [Due._make(row) for row in connection.execute(DUE, {"n": n})]
             if not rows:
                 return Scanned(0, 0)
             batch = Batch(connection, self._definitions(rows), rows)
@@ -129,8 +157,9 @@ class Planner:
             update.write_updates(connection, batch.updates)
             outbox.write(connection, batch.calls)
             trials.write(connection, batch.assigned)
+            batch.slots.write()
             done = Scanned(len(rows), moves.write(connection, batch.messages, batch.resting))
-            words.used(connection, batch.worded)
+            words_at_hand.used(connection, batch.worded)
             reached("plan.written")
         reached("plan.committed")
         trace.spans.handed_off(batch.messages, drawn)
@@ -179,8 +208,11 @@ class Planner:
             batch.awaited.get(row.id, frozenset()),
             batch.trials.get(row.id, {}),
             row.snoozed_until,
+            batch.slots.of(row.sequence_key),
         )
-        return plan(sequence, position, facts, message_lifetime=self._lifetime)
+        planned = plan(sequence, position, facts, message_lifetime=self._lifetime)
+        batch.slots.take(sequence, position, planned, row.now)
+        return planned
 
     def _messages(self, row: Any, planned: Plan) -> list[moves.NewMessage]:
         made = [

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
 from schedules.definition import ExperimentStep
 from tasks.sequence.planned import Assigned, Standing
 from tasks.sequence.walk import Walk
 
 NOBODY_YET = Standing()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """An arm and how one came to it; `shares` where it was drawn among them."""
+
+    name: str
+    how: Literal["chosen", "kept", "no_arm", "drawn"]
+    shares: Mapping[str, int] | None = None
+
+
+def arm_of(sequence_key: str, step: ExperimentStep, subscriber_id: int, standing: Standing) -> Way:
+    """The arm that a subscriber comes into, by what is on record: now, or whenever they get there."""
+    if step.arm(standing.chosen) is not None:
+        return Way(str(standing.chosen), "chosen")
+    if step.arm(standing.arm) is not None and standing.arm not in standing.stopped:
+        return Way(str(standing.arm), "kept")
+    moved = standing.weights if step.allocate == "thompson" else None
+    shares = step.shares(standing.stopped, moved)
+    if not shares:
+        return Way(step.control.name, "no_arm")
+    return Way(step.draw(sequence_key, subscriber_id, shares), "drawn", shares)
 
 
 def assign(walk: Walk, step: ExperimentStep) -> str:
@@ -17,20 +43,13 @@ def assign(walk: Walk, step: ExperimentStep) -> str:
     them, whatever the arm.
     """
     standing = walk.facts.trials.get(step.id, NOBODY_YET)
-    chosen = step.arm(standing.chosen)
-    if chosen is not None:
-        return _say(walk, step, chosen.name, "chosen", "it was chosen for everybody")
-    kept = step.arm(standing.arm)
-    if kept is not None and kept.name not in standing.stopped:
-        return _say(walk, step, kept.name, "kept", "as before")
-    moved = standing.weights if step.allocate == "thompson" else None
-    shares = step.shares(standing.stopped, moved)
-    if not shares:
-        return _say(walk, step, step.control.name, "no_arm", "every arm is stopped")
     subscriber = walk.position.subscriber_id
-    name = step.draw(walk.sequence.key, subscriber, shares)
+    way = arm_of(walk.sequence.key, step, subscriber, standing)
+    name, shares = way.name, way.shares
+    if shares is None:
+        return _say(walk, step, name, way.how, _SAID[way.how])
     if standing.arm is not None:
-        gone = "stopped" if kept is not None else "taken out by an edit"
+        gone = "stopped" if step.arm(standing.arm) is not None else "taken out by an edit"
         said = f"arm {standing.arm}, where they were, is {gone}; they are not counted here"
         return _say(walk, step, name, "moved", said)
     holdout = walk.sequence.holdout
@@ -38,6 +57,11 @@ def assign(walk: Walk, step: ExperimentStep) -> str:
         return _say(walk, step, name, "held_out", "held out, so not counted")
     walk.assigned.append(Assigned(step.id, name, shares[name] / sum(shares.values()), shares))
     return _say(walk, step, name, "drawn", f"one of {len(shares)} arms, by lot")
+
+
+_SAID = {
+    "chosen": "it was chosen for everybody", "kept": "as before", "no_arm": "every arm is stopped"
+}  # fmt: skip
 
 
 def _say(walk: Walk, step: ExperimentStep, name: str, reason: str, said: str) -> str:

@@ -89,6 +89,7 @@ def facts(way: Way, now: datetime) -> Facts:
         pauses=over,
         awaited=awaited(way),
         trials=way.trials,
+        slot=course.slot,
     )
 
 

@@ -1,8 +1,8 @@
-"""Words of a model for a send: asked for ahead of it, there or not there at the hand-off.
+"""Words of a model are asked for ahead of their mails.
 
 `ask` looks at who comes to a personalized send within its lead, reckons what the prompt may know of
 them, and makes one row of each text that is not there yet. The personalize pool answers those rows.
-At the hand-off `at_hand` reads what there is, `used` takes it off the list and counts it.
+What there is at the hand-off, `words_at_hand` reads.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 from sqlalchemy import Connection, text
 
 from models.session import Database
-from schedules.definition import SendStep, Sequence, Step, WaitStep
+from schedules.definition import Sequence
 from schedules.expression import Needs
-from schedules.kinds import successors
 from schedules.personal import Personalize
 from schedules.prompt import SEGMENT, Prompt
 from tasks import names
-from tasks.moves.wake import wake
-from tasks.sequence import known
-from tasks.sequence.planned import Words
+from tasks.moves.wake import wake_at_once
+from tasks.sequence import known, trials, word_arms
+from tasks.sequence.planned import Standing
+from tasks.sequence.word_places import Place, places
 from tasks.wording import key_of
 
 BATCH: Final = 2000
@@ -47,8 +47,9 @@ SELECT v.definition FROM sequence_version v WHERE v.sequence_key = :key AND v.ve
 """)
 
 # Who is due soon, at a place from which the way leads to a personalized send without another wait,
-# and is not asked for yet. The soonest first; what is due now is the planner's. Each is looked up by
-# itself: as an anti-join it was planned while nobody was asked for, and compared all with all.
+# and is not asked for yet. The soonest first; what is due now is the planner's. Who is asked for
+# already is told apart by grouping, which walks both once: as a join, and as a look-up of each, it
+# was planned while nobody was asked for, and compared all with all.
 NEAR = text("""
 WITH near AS MATERIALIZED (
     SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.step_id, e.due_at,
@@ -57,8 +58,13 @@ WITH near AS MATERIALIZED (
     WHERE e.due_at > (SELECT clock_timestamp())
       AND e.due_at <= (SELECT clock_timestamp() + make_interval(secs => :longest))
       AND e.active AND e.sequence_key = ANY(CAST(:keys AS text[])))
-SELECT e.id, e.subscriber_id, e.sequence_key, e.sequence_version, e.due_at, r.send AS step_id,
+SELECT t.id, max(t.subscriber_id) AS subscriber_id, max(t.sequence_key) AS sequence_key,
+    max(t.sequence_version) AS sequence_version, max(t.place) AS place, max(t.due_at) AS due_at,
+    t.step_id,
     clock_timestamp() AS now
+FROM (
+SELECT e.id, r.send AS step_id, e.subscriber_id, e.sequence_key, e.sequence_version,
+    e.step_id AS place, e.due_at
 FROM near e
 JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS integer[]), CAST(:places AS text[]),
             CAST(:started AS boolean[]), CAST(:sends AS text[]), CAST(:leads AS float8[]))
@@ -66,12 +72,18 @@ JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS integer[]), CAST(:places AS
   ON r.key = e.sequence_key AND r.version = e.sequence_version
      AND r.place IS NOT DISTINCT FROM e.step_id AND r.started = e.started
 WHERE e.due_at <= (SELECT clock_timestamp()) + make_interval(secs => r.lead)
-  AND (SELECT a.enrollment_id FROM asked a
-       WHERE a.enrollment_id = e.id AND a.step_id = r.send) IS NULL
-ORDER BY e.due_at LIMIT :n
+UNION ALL
+SELECT a.enrollment_id, a.step_id, NULL, NULL, NULL, NULL, NULL FROM asked a) t
+GROUP BY t.id, t.step_id HAVING count(*) = count(t.due_at)
+ORDER BY max(t.due_at) LIMIT :n
 """)
 
-PROMPT = text("SELECT p.sha256 FROM prompt p WHERE p.name = :name")
+# A prompt, and the same in its other locales.
+PROMPT = text("""
+SELECT p.name, p.sha256 FROM prompt p
+WHERE p.name = :name OR p.name IN (
+    SELECT q.name || '/' || l FROM prompt q, unnest(q.locales) l WHERE q.name = :name)
+""")
 SOURCE = text("SELECT s.source FROM prompt_source s WHERE s.sha256 = :sha256")
 
 # One row a text, in the order of keys as everywhere, and one for each mail that it is asked for. A text
@@ -99,22 +111,6 @@ ON CONFLICT DO NOTHING)
 SELECT want.key, want.state FROM want
 """)
 
-AT_HAND = text("""
-SELECT a.enrollment_id, a.step_id, w.state, w.slots, w.why
-FROM asked a JOIN wording w ON w.key = a.key WHERE a.enrollment_id = ANY(CAST(:ids AS bigint[]))
-""")
-USED = text("""
-WITH gone AS (
-    DELETE FROM asked a
-    USING unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[])) AS r (id, step_id)
-    WHERE a.enrollment_id = r.id AND a.step_id = r.step_id)
-INSERT INTO word_count AS c (sequence_key, step_id, shard, outcome, n)
-SELECT r.sequence_key, r.step_id, pg_backend_pid(), r.outcome, count(*)
-FROM unnest(CAST(:sequences AS text[]), CAST(:steps AS text[]), CAST(:outcomes AS text[]))
-     AS r (sequence_key, step_id, outcome)
-GROUP BY 1, 2, 4 ORDER BY 1, 2, 4
-ON CONFLICT (sequence_key, step_id, shard, outcome) DO UPDATE SET n = c.n + excluded.n
-""")
 # Who left the sequence before the hand-off waits for nothing.
 LEFT = text("""
 DELETE FROM asked a WHERE (a.enrollment_id, a.step_id) IN (
@@ -137,44 +133,6 @@ OR EXISTS (
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where people stand who come to a personalized send without another wait."""
-
-    at: str | None
-    started: bool
-    send: SendStep
-
-
-def places(sequence: Sequence) -> list[Place]:
-    """Every place from which words are asked for, and the send that they are for.
-
-    Behind a branch all its ways count: which one is taken is known at the hand-off alone.
-    """
-    found = [Place(None, False, send) for send in _reached(sequence, sequence.first)]
-    for step in sequence.steps:
-        if isinstance(step, WaitStep) and step.next is not None:
-            found += [Place(step.id, True, send) for send in _reached(sequence, step.next)]
-        elif isinstance(step, SendStep) and step.personalize is not None:
-            found.append(Place(step.id, False, step))
-    return found
-
-
-def _reached(sequence: Sequence, step_id: str) -> Iterator[SendStep]:
-    seen: set[str] = set()
-    ahead = [step_id]
-    while ahead:
-        step: Step | None = sequence.step(ahead.pop())
-        if step is None or step.id in seen:
-            continue
-        seen.add(step.id)
-        if isinstance(step, SendStep):
-            if step.personalize is not None:
-                yield step
-        elif not isinstance(step, WaitStep):
-            ahead += successors(step)
-
-
 class Asker:
     """Asks for words ahead of their mails; one a process."""
 
@@ -183,6 +141,7 @@ class Asker:
         self._model = model
         self._sweep_at = 0.0
         # A version never changes, nor what a hash stands for: each is read once.
+        self._known: dict[tuple[str, int], Sequence] = {}
         self._known_places: dict[tuple[str, int], list[Place]] = {}
         self._known_prompts: dict[bytes, Prompt] = {}
 
@@ -198,11 +157,10 @@ class Asker:
             rows = connection.execute(NEAR, _near(wanted) | {"n": n}).all()
             if not rows:
                 return 0
-            sends = {(key, v, place.send.id): place.send for (key, v), place in wanted}
+            found = {(*version, place.send.id, place.at): place for version, place in wanted}
             asks = [
-                (row, send.personalize)
+                (row, found[row.sequence_key, row.sequence_version, row.step_id, row.place])
                 for row in rows
-                if (send := sends[row.sequence_key, row.sequence_version, row.step_id]).personalize
             ]
             self._write(connection, asks)
             return len(rows)
@@ -217,31 +175,40 @@ class Asker:
                 values = {"key": row.sequence_key, "version": row.version}
                 stored = connection.execute(DEFINITION, values).scalar_one()
                 try:
-                    self._known_places[key] = places(Sequence.from_json(stored))
+                    self._known[key] = Sequence.from_json(stored)
+                    self._known_places[key] = places(self._known[key])
                 except ValueError as fault:
                     log.error("words_not_asked", sequence=row.sequence_key, why=str(fault))
                     continue
             found += [(key, place) for place in self._known_places[key]]
         return found
 
-    def _write(self, connection: Connection, asks: Seq[tuple[Any, Personalize | None]]) -> None:
+    def _write(self, connection: Connection, found: Seq[tuple[Any, Place]]) -> None:
+        asks = [(row, place.send.personalize, place.leading) for row, place in found]
         prompts = {
             name: self._published(connection, name)
-            for name in sorted({p.prompt for _, p in asks if p is not None})
+            for name in sorted({p.prompt for _, p, _ in asks if p is not None})
         }
         needs = [
             (row.subscriber_id, _needs(personal, prompts[personal.prompt]))
-            for row, personal in asks
+            for row, personal, _ in asks
             if personal is not None and prompts[personal.prompt] is not None
         ]
+        standings = self._standings(connection, [row for row, _, leading in asks if leading])
         facts = known.known_of(connection, needs, asks[0][0].now) if needs else {}
         texts: dict[bytes, dict[str, Any]] = {}
         asked: list[tuple[int, str, bytes]] = []
-        for row, personal in asks:
+        for row, personal, leading in asks:
             prompt = prompts[personal.prompt] if personal is not None else None
             if personal is None or prompt is None:
                 continue
-            told = _told(personal, prompt, facts.get(row.subscriber_id))
+            about = facts.get(row.subscriber_id)
+            prompt = prompt.of(about.subscriber.get("locale")) if about is not None else prompt
+            told = _told(personal, prompt, about)
+            if leading:
+                standing = standings.get(row.id, {})
+                arms = word_arms.arms_of(row.sequence_key, leading, row.subscriber_id, standing)
+                told = {**told, **word_arms.told(arms)}
             key = key_of(prompt.sha256, self._model, told)
             entry = texts.setdefault(
                 key,
@@ -266,49 +233,31 @@ class Asker:
         ids, steps, keys = zip(*asked, strict=True)
         columns |= {"ids": list(ids), "steps": list(steps), "asked": list(keys)}
         stand = connection.execute(WANT, columns).all()
-        if decided := [bytes(row.key) for row in stand if row.state != "wanted"]:
-            wake(connection, decided)
+        decided = {bytes(row.key) for row in stand if row.state != "wanted"}
+        if there := [(id_, step) for id_, step, key in asked if key in decided]:
+            wake_at_once(connection, there)
+
+    def _standings(self, connection: Connection, rows: Seq[Any]) -> dict[int, dict[str, Standing]]:
+        versions = {row.id: self._known[row.sequence_key, row.sequence_version] for row in rows}
+        return trials.standings(connection, rows, versions)
 
     def _published(self, connection: Connection, name: str) -> Prompt | None:
-        found = connection.execute(PROMPT, {"name": name}).scalar_one_or_none()
-        if found is None:
+        hashes = {row.name: bytes(row.sha256) for row in connection.execute(PROMPT, {"name": name})}
+        if name not in hashes:
             log.error("prompt_missing", prompt=name, next="publish its sequence again")
             return None
-        sha256 = bytes(found)
+        made = self._prompt(connection, hashes.pop(name))
+        others = {
+            other.removeprefix(f"{name}/"): self._prompt(connection, sha256)
+            for other, sha256 in hashes.items()
+        }
+        return replace(made, translations=others) if others else made
+
+    def _prompt(self, connection: Connection, sha256: bytes) -> Prompt:
         if sha256 not in self._known_prompts:
             source = connection.execute(SOURCE, {"sha256": sha256}).scalar_one()
             self._known_prompts[sha256] = Prompt.from_json(source)
         return self._known_prompts[sha256]
-
-
-def at_hand(
-    connection: Connection, asked: Iterable[tuple[int, Sequence]]
-) -> dict[int, dict[str, Words]]:
-    """What there is of words for enrollments, by step; only of sequences that ask for any."""
-    ids = [
-        enrollment
-        for enrollment, sequence in asked
-        if any(isinstance(step, SendStep) and step.personalize for step in sequence.steps)
-    ]
-    found: dict[int, dict[str, Words]] = {}
-    for row in connection.execute(AT_HAND, {"ids": ids}) if ids else ():
-        words = Words(row.slots) if row.state == "ready" else Words(None, row.why or "not_ready")
-        found.setdefault(row.enrollment_id, {})[row.step_id] = words
-    return found
-
-
-def used(connection: Connection, mails: Seq[tuple[int, str, str, Words]]) -> None:
-    """Count whose words mails were handed over with: (enrollment, sequence, step, words)."""
-    if mails:
-        connection.execute(
-            USED,
-            {
-                "ids": [mail[0] for mail in mails],
-                "sequences": [mail[1] for mail in mails],
-                "steps": [mail[2] for mail in mails],
-                "outcomes": [mail[3].reason for mail in mails],
-            },
-        )
 
 
 def work_of(connection: Connection) -> set[str]:
@@ -338,7 +287,8 @@ def _lead(place: Place) -> dt.timedelta:
 
 def _needs(personal: Personalize, prompt: Prompt | None) -> Needs:
     if personal.segment is not None:
-        return Needs(segments=frozenset({personal.segment}))
+        spoken = prompt is not None and bool(prompt.translations)
+        return Needs(segments=frozenset({personal.segment}), subscriber=spoken)
     return prompt.needs if prompt is not None else Needs()
 
 

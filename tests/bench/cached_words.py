@@ -29,7 +29,8 @@ from schedules.prompt_file import loads_prompt
 from tasks.personalize.settings import ModelSettings
 from tasks.personalize.work import Writer
 from tasks.sequence.prompts import publish_prompts
-from tasks.sequence.words import Asker, at_hand
+from tasks.sequence.words import Asker
+from tasks.sequence.words_at_hand import at_hand
 from tests.bench.cpu_time import cpu_seconds, used_between
 from tests.bench.words_beside_sends import MAIL, PROMPT, SOURCE
 from tests.live import seeds

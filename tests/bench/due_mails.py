@@ -8,6 +8,8 @@ from pathlib import Path
 from sqlalchemy import text
 
 from models.session import Database
+from tasks.sequence.enroll import BATCH as BATCH_OF_PEOPLE
+from tasks.sequence.enroll import enroll_identities
 from tasks.sequence.publish import publish
 from workers.cli.proof import installed_templates, prove
 
@@ -40,6 +42,7 @@ CONSENTS = text("""
 INSERT INTO consent (subscriber_id, topic, opted_in, source)
 SELECT id, 'product-news', true, 'benchmark' FROM subscriber ORDER BY id LIMIT :n OFFSET :from
 """)
+IDENTITIES = text("SELECT address_hmac FROM subscriber WHERE id <= :n ORDER BY id")
 HOLD = text("""
 UPDATE stream SET paused_at = clock_timestamp(), pause_reason = 'benchmark', relay = :relay,
     sender = :sender
@@ -59,6 +62,14 @@ def bring_in(database: Database, n: int) -> None:
     for start in range(0, n, BATCH):
         with database.transaction() as connection:
             connection.execute(CONSENTS, {"from": start, "n": BATCH})
+
+
+def enroll(database: Database, key: str, n: int) -> None:
+    """Enroll the first `n` subscribers, as a list of addresses is enrolled."""
+    with database.transaction() as connection:
+        identities = [bytes(each) for each in connection.execute(IDENTITIES, {"n": n}).scalars()]
+    for start in range(0, n, BATCH_OF_PEOPLE):
+        enroll_identities(database, key, identities[start : start + BATCH_OF_PEOPLE])
 
 
 def publish_one_mail(database: Database, key: str, folder: Path) -> None:

@@ -24,10 +24,10 @@ from models.migrate import migrate
 from models.session import Database
 from tasks.errors import Permanent, Transient
 from tasks.moves.settings import DeliverySettings
-from tasks.sequence.enroll import enroll_all
 from tasks.upkeep import verify as audit
 from tests.bench import due_mails
 from tests.bench.cpu_time import cpu_seconds, used_between
+from workers.autoscale import Bounds
 from workers.child import PROGRAM
 from workers.cli.audit import summary
 from workers.embedded.home import Home
@@ -42,16 +42,22 @@ STATES = text("""
 SELECT coalesce(string_agg(n || ' ' || state, ', '), 'none') FROM (
     SELECT state, count(*) AS n FROM message WHERE sequence_key = :key GROUP BY 1) x
 """)
-DUE = text("SELECT count(*) FROM message WHERE sequence_key = :key AND state = 'scheduled'")
-# Whoever was sent the mail is due, until the planner has taken them out.
+# By the queue's own index: there may be millions of other messages.
+DUE = text("""
+SELECT count(*) FROM message m WHERE m.stream = 'marketing'
+  AND m.run_at <= (SELECT clock_timestamp()) AND m.sequence_key = :key
+""")
+# Whoever was sent the mail is in the sequence, until the planner has taken them out.
 ENDED = text("""
-SELECT :mails - count(*) FROM enrollment e WHERE e.due_at <= 'infinity' AND e.sequence_key = :key
+SELECT :mails - count(*) FROM enrollment e WHERE e.active AND e.sequence_key = :key
 """)
 SENT = text("""
 SELECT coalesce(sum(n), 0)::bigint FROM counter WHERE sequence_key = :key AND outcome = 'sent'
 """)
 ROWS = text("""
-SELECT rfc_message_id, terminal_at FROM message WHERE sequence_key = :key AND state = 'sent'
+SELECT m.rfc_message_id, m.terminal_at FROM message m
+WHERE m.state = 'sent' AND m.sequence_key = :key
+  AND m.enrollment_id IN (SELECT e.id FROM enrollment e WHERE e.sequence_key = :key)
 """)
 DURABLE = text("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
 
@@ -74,6 +80,11 @@ class Delivered:
     cpu: Mapping[str, float]
     octets: float
 
+    @property
+    def micros(self) -> float:
+        """Microseconds of processor a mail, of all processes together."""
+        return sum(self.cpu.values()) / self.mails * 1e6
+
 
 class WholeFleet:
     """A fleet that answers, and its subscribers; a context.
@@ -85,6 +96,9 @@ class WholeFleet:
         relays: further relays, name → URL on loopback.
         guard_off: a name of `workers.chaos.guards.OFF`, to measure what that guard costs.
         dkim_keys: of the send worker, for senders other than the usual one.
+        program: what the interpreter runs in the place of `dripfleet`.
+        book: writes what else is in the database, before the fleet starts.
+        send_processes: how many.
     """
 
     def __init__(
@@ -95,10 +109,16 @@ class WholeFleet:
         relays: Mapping[str, str],
         guard_off: str | None = None,
         dkim_keys: str = "",
+        program: tuple[str, ...] = PROGRAM,
+        book: Callable[[Database], None] | None = None,
+        send_processes: int = 1,
     ) -> None:
         self._mails = mails
         self._windows = 0
         self._guard_off = guard_off
+        self._given_program = program
+        self._book = book
+        self._send_processes = send_processes
         self._lines = 0
         self._say = say
         self._settings = {"DRIPFLEET_CONNECTIONS": str(connections)}
@@ -120,14 +140,23 @@ class WholeFleet:
             self._database = Database(self.stack.database_url, name="dripfleet-bench")
             exits.callback(self._database.close)
             migrate(self._database)
-            self._fleet = Fleet(self.stack, flower=False, say=self._say, program=self._program())
+            due_mails.bring_in(self._database, self._mails)
+            if self._book is not None:
+                self._book(self._database)
+            n = self._send_processes
+            self._fleet = Fleet(
+                self.stack,
+                flower=False,
+                scale=() if n == 1 else [Bounds("send", n, n)],
+                say=self._say,
+                program=self._program(),
+            )
             exits.callback(self._fleet.stop)
             self._fleet.start()
             with self._database.transaction() as connection:
                 durable = tuple(connection.execute(DURABLE).one())
                 if durable != ("on", "on"):
                     raise Permanent(f"Postgres does not write to disk: fsync, commit are {durable}")
-            due_mails.bring_in(self._database, self._mails)
             seconds = self._fleet.wait_ready()
             self._say(f"the fleet answers after {seconds:.0f} s: {self._fleet.pids()}")
             self._exits = exits.pop_all()
@@ -141,25 +170,43 @@ class WholeFleet:
     ) -> None:
         self._exits.close()
 
+    @property
+    def mails(self) -> int:
+        """Of each window."""
+        return self._mails
+
+    @property
+    def database(self) -> Database:
+        """Where its rows are."""
+        return self._database
+
     def _program(self) -> tuple[str, ...]:
         if self._guard_off is None:
-            return PROGRAM
+            return self._given_program
         hooks = ("--guard-off", self._guard_off, str(self._folder / "points"))
         return ("-m", "workers.chaos.process", *hooks)
 
-    def deliver(self, relay: str, sink: tuple[str, int], sender: str | None = None) -> Delivered:
+    def deliver(
+        self,
+        relay: str,
+        sink: tuple[str, int],
+        sender: str | None = None,
+        when_due: Callable[[Database], None] = lambda database: None,
+    ) -> Delivered:
         """Make a mail due to everybody, then send them all through a relay, and measure that.
 
         Args:
             relay: `default` is the shipped sink, whose ledger is held against the rows.
             sink: its name and process id, for the account.
             sender: who writes, where it is not the usual one.
+            when_due: called when all are due and nothing is let go.
 
         Raises:
             Transient: nothing moved for a minute, or a process ended.
             Permanent: sent, due and the ledger differ.
         """
         key = self._make_due(relay, sender)
+        when_due(self._database)
         name, pid = sink
         roots = {**self._fleet.pids(), "postgres": self.stack.home.postgres().pid}
         roots |= {"valkey": self.stack.home.valkey().pid, name: pid}
@@ -203,7 +250,7 @@ class WholeFleet:
         key = f"first-figure-{self._windows}"
         due_mails.hold(self._database, relay, sender)
         due_mails.publish_one_mail(self._database, key, self._folder)
-        enroll_all(self._database, key)
+        due_mails.enroll(self._database, key, self._mails)
         self._wait(DUE, key, "due", 0.5)
         return key
 

@@ -8,7 +8,9 @@ ships (a process too), by one that takes two seconds for each, and by one that i
 figure is a ratio to the round's first kind, so that what the neighbours of a machine take falls on all
 alike; how far the second time that nobody writes is from the first one is the noise. Beside it stands
 the processor time that the sending process (the sink is in it) took for a mail, which neighbours
-change little. Prints a table and a line of JSON; three to five minutes.
+change little, the texts that were made a second meanwhile, and the share of one core that they took, with
+their part of Postgres and the model's server. While mails wait, words yield to them: `--share 1` shows
+what it was like if they did not. Prints a table and a line of JSON; three to five minutes.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -35,6 +38,7 @@ from tasks.personalize.work import Writer
 from tasks.send.render import Bundle
 from tasks.sequence.prompts import publish_prompts
 from tasks.sequence.words import Asker
+from tests.bench.cpu_time import cpu_seconds, used_between
 from tests.live import seeds
 from tests.live.fleet import Fleet
 from workers.cli.render import say
@@ -65,12 +69,14 @@ MAIL: Final = Bundle(
 )
 DEAD: Final = "http://127.0.0.1:9/v1"
 ALONE: Final = "nobody writes"
+WRITER: Final = "bench-words"
+BACKENDS = text("SELECT pid FROM pg_stat_activity WHERE application_name = :name")
 
 
-def write(database_url: str, url: str) -> None:
+def write(database_url: str, url: str, share: float) -> None:
     """Write texts until the process is ended."""
-    database = Database(database_url, name="bench-words")
-    writer = Writer(database, ModelSettings(url=url))
+    database = Database(database_url, name=WRITER)
+    writer = Writer(database, ModelSettings(url=url, yield_share=share))
     while True:
         writer.work()
         time.sleep(0.05)
@@ -98,22 +104,66 @@ def prepare(fleet: Fleet, key: str, ids: list[int], wanted: bool) -> None:
     fleet.scan()
 
 
-def measure(fleet: Fleet, url: str | None, database_url: str) -> tuple[float, float]:
-    """Mails a second of what is due, and µs of this process a mail, while another one writes."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A model's server; `pid` None: it is not there."""
+
+    url: str
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was measured while mails went.
+
+    Attributes:
+        rate: mails a second.
+        cpu: µs of the sending process a mail.
+        texts: a second, that another process wrote.
+        core: share of one core that the texts took: their process, its backends, the model's server.
+    """
+
+    rate: float
+    cpu: float
+    texts: float = 0.0
+    core: float = 0.0
+
+
+def measure(fleet: Fleet, server: Server | None, database_url: str, share: float) -> Run:
+    """Send what is due, while another process writes texts."""
     child = None
-    if url is not None:
+    if server is not None:
         context = multiprocessing.get_context("spawn")
-        child = context.Process(target=write, args=(database_url, url), daemon=True)
+        args = (database_url, server.url, share)
+        child = context.Process(target=write, args=args, daemon=True)
         child.start()
         time.sleep(4)  # its imports are no part of the figure
+    roots = writing(fleet, child.pid, server) if child and child.pid and server else {}
+    before, used = texts(fleet), cpu_seconds(roots)
     began, cpu = time.perf_counter(), time.process_time()
     counts = fleet.send()
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    took = used_between(used, cpu_seconds(roots))
+    made = texts(fleet) - before
     if child is not None:
         child.kill()
         child.join()
     sent = counts.get("sent", 0)
-    return sent / seconds, 1e6 * cpu / sent
+    core = sum(took[name] for name in roots) / seconds
+    return Run(sent / seconds, 1e6 * cpu / sent, made / seconds, core)
+
+
+def texts(fleet: Fleet) -> int:
+    """How many texts are made."""
+    return int(fleet.one("SELECT count(*) FROM wording WHERE state = 'ready'")[0])
+
+
+def writing(fleet: Fleet, pid: int, server: Server) -> dict[str, int]:
+    """The processes that texts are made by."""
+    with fleet.database.transaction() as connection:
+        backends = connection.execute(BACKENDS, {"name": WRITER}).scalars().all()
+    model = {"model": server.pid} if server.pid is not None else {}
+    return {"writer": pid, **model, **{f"backend {each}": each for each in backends}}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--mails", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=0.1, help="DRIPFLEET_MODEL_YIELD_SHARE")
     parser.add_argument("--json", action="store_true", help="the JSON line alone")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="df") as folder:
@@ -130,9 +181,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = EmbeddedPostgres.start(Path(folder) / "pg")
         try:
             variants = {
-                ALONE: None, "nobody, again": None, "fast": fast.url, "slow": slow.url, "dead": DEAD
+                ALONE: None, "nobody, again": None, "fast": Server(fast.url, fast.pid),
+                "slow": Server(slow.url, slow.pid), "dead": Server(DEAD),
             }  # fmt: skip
-            rates = rounds(Path(folder), server.url, variants, args.mails, args.rounds)
+            rates = rounds(Path(folder), server.url, variants, args.mails, args.rounds, args.share)
         finally:
             server.stop(immediate=True)
             launch.end(fast, immediate=True)
@@ -140,23 +192,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = compared(rates)
     if not args.json:
         sys.stdout.write(
-            "model | mails/s, median (range) | ratio, median (range) | CPU µs a mail, median (range)\n"
+            "model | mails/s, median (range) | ratio, median (range) | CPU µs a mail, median (range)"
+            " | texts/s | of a core for them\n"
         )
         for name, row in figures.items():
             sys.stdout.write(
                 f"{name} | {row['rate']:,.0f} ({row['slowest']:,.0f}–{row['fastest']:,.0f})"
                 f" | {row['ratio']:.2f} ({row['least']:.2f}–{row['most']:.2f})"
-                f" | {row['cpu']:,} ({row['cpu_least']:,}–{row['cpu_most']:,})\n"
+                f" | {row['cpu']:,} ({row['cpu_least']:,}–{row['cpu_most']:,}) | {row['texts']:,.1f} | {row['core']:.2f}\n"
             )
     sys.stdout.write(json.dumps({"mails": args.mails, "rounds": args.rounds, **figures}) + "\n")
     return 0
 
 
 def rounds(
-    folder: Path, database_url: str, variants: dict[str, str | None], mails: int, n: int
-) -> dict[str, list[tuple[float, float]]]:
-    """Mails a second and µs a mail of each variant, a pair a round."""
-    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    folder: Path,
+    database_url: str,
+    variants: dict[str, Server | None],
+    mails: int,
+    n: int,
+    share: float,
+) -> dict[str, list[Run]]:
+    """What was measured of each variant, once a round."""
+    rates: dict[str, list[Run]] = {name: [] for name in variants}
     database = Database(database_url)
     migrate(database)
     database.engine.dispose()  # what it sets for the role holds for new connections
@@ -178,8 +236,8 @@ def rounds(
             turned = order[number % len(order) :] + order[: number % len(order)]
             for at, name in enumerate(turned):
                 place = f"{number}-{at}"
-                url = variants[name]
-                if url is not None:
+                server = variants[name]
+                if server is not None:
                     with database.transaction() as connection:
                         # What the variant before had written is wanted anew.
                         connection.execute(text("DELETE FROM asked"))
@@ -187,25 +245,30 @@ def rounds(
                         connection.execute(text("DELETE FROM model_circuit"))
                     prepare(fleet, f"texts-{place}", ids, True)
                 prepare(fleet, f"mails-{place}", ids, False)
-                rates[name].append(measure(fleet, url, database_url))
-                rate, micros = rates[name][-1]
-                say(f"round {number + 1}, {name}: {rate:,.0f} mails/s, {micros:,.0f} µs a mail")
+                rates[name].append(measure(fleet, server, database_url, share))
+                run = rates[name][-1]
+                say(
+                    f"round {number + 1}, {name}: {run.rate:,.0f} mails/s, {run.cpu:,.0f} µs a mail,"
+                    f" {run.texts:,.1f} texts/s by {run.core:.2f} of a core"
+                )
         fleet.service.loop.join(10)
     database.close()
     return rates
 
 
-def compared(rates: dict[str, list[tuple[float, float]]]) -> dict[str, dict[str, Any]]:
+def compared(rates: dict[str, list[Run]]) -> dict[str, dict[str, Any]]:
     """Rates, and their ratios to those of the same round in which nobody wrote."""
     found = {}
-    for name, pairs in rates.items():
-        each = [rate for rate, _ in pairs]
-        ratios = [a / b for a, (b, _) in zip(each, rates[ALONE], strict=True)]
-        cpu = [micros for _, micros in pairs]
+    for name, runs in rates.items():
+        each = [run.rate for run in runs]
+        ratios = [run.rate / alone.rate for run, alone in zip(runs, rates[ALONE], strict=True)]
+        cpu = [run.cpu for run in runs]
         found[name] = {
             "rate": round(median(each), 1), "slowest": round(min(each), 1),
             "fastest": round(max(each), 1), "ratio": round(median(ratios), 3),
             "least": round(min(ratios), 3), "most": round(max(ratios), 3),
+            "texts": round(median(run.texts for run in runs), 1),
+            "core": round(median(run.core for run in runs), 3),
             "cpu": round(median(cpu)), "cpu_least": round(min(cpu)), "cpu_most": round(max(cpu)),
         }  # fmt: skip
     return found

@@ -23,6 +23,7 @@ from tests.live.fleet import SECRET, Fleet
 from workers.edge.app import build
 from workers.edge.settings import EdgeSettings
 from workers.embedded.ledger import read_mail
+from workers.metrics.edge import EdgeMeter
 
 IDENTITIES = b"an identity of the tests"
 BASE = "https://mail.example.com/e"
@@ -33,7 +34,12 @@ def settings(**more: object) -> EdgeSettings:
     return EdgeSettings(secret_token=SecretStr(SECRET.get_secret_value()), edge_url=BASE, **more)  # type: ignore[arg-type]
 
 
-def client(database: Database, redis_url: str | None = None, **more: object) -> TestClient:
+def client(
+    database: Database,
+    redis_url: str | None = None,
+    meter: EdgeMeter | None = None,
+    **more: object,
+) -> TestClient:
     """The edge; use it as a context."""
     identity = IdentitySettings(secret_message_id=SECRET)
     app = build(
@@ -42,6 +48,7 @@ def client(database: Database, redis_url: str | None = None, **more: object) -> 
         identities=IDENTITIES,
         identity=identity,
         redis_url=redis_url,
+        meter=meter,
     )
     return TestClient(app, base_url="https://mail.example.com", follow_redirects=False)
 

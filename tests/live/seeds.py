@@ -62,7 +62,7 @@ def template(database: Database, bundle: Bundle) -> None:
             {
                 "sha": bundle.sha256,
                 "name": bundle.name,
-                "parts": json.dumps(dict(bundle.parts)),
+                "parts": json.dumps(bundle.stored),
             },
         )
         connection.execute(

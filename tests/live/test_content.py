@@ -192,13 +192,31 @@ def test_a_brief_becomes_a_sequence_that_validates_without_any_model(
     assert typed(*review)[0] == ExitCode.OK
     again = typed("draft", "spring", "--brief", BRIEF)
     assert again[0] == ExitCode.FAULT and "writes over nothing" in again[2]
-    shown = typed("draft", "other", "--brief", BRIEF, "--dry-run")
+    whole = (
+        "draft", "other", "--brief", BRIEF, "--goal", "purchase", "--subjects", "2", "--branch",
+        "sub.orders > 3", "--field", "orders: {from: sub.orders, bands: [2, 5]}",
+    )  # fmt: skip
+    shown = typed(*whole, "--dry-run")
     assert shown[0] == ExitCode.OK and not (tmp_path / "other.yaml").exists()
+    assert "experiment: {arms: {a: 1, b: 1}}" in shown[1]["files"]["other.yaml"]
+    assert typed(*whole)[0] == ExitCode.OK
+    assert sorted(p.name for p in (tmp_path / "templates").iterdir()) == [
+        "_base", "_prompts", "other", "spring"
+    ]  # fmt: skip
+    assert len(list((tmp_path / "templates/_prompts/other").iterdir())) == 4
+    for option, said in (
+        ("--subjects=2", "--goal"),
+        ("--branch=sub.orders >", "--branch"),
+        ("--field=orders: {from: sub.orders, bonds: [2]}", "--field"),
+        ("--reader=friends", "--branch"),
+    ):
+        refused = typed("draft", "third", "--brief", BRIEF, option)
+        assert refused[0] == ExitCode.USAGE and said in refused[2]
     code, told, _ = typed("draft", "spring", "--job", str(told["job"]), "--out", "two",
                           "--templates", "two/templates")  # fmt: skip
     assert code == ExitCode.OK and (tmp_path / "two/spring.yaml").is_file()
     code, listed, _ = typed("jobs")
-    assert [row["state"] for row in listed] == ["done", "done"]
+    assert [row["state"] for row in listed] == ["done"] * 3
 
 
 def test_an_answer_that_is_refused_twice_writes_nothing(

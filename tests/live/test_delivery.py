@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models.message import LEGAL_MOVES
 from models.session import Database
+from models.states import LEGAL_MOVES
 from tasks.moves import doubt, reap
 from tasks.moves.claim import claim
 from tasks.moves.cycle import STATEMENTS, Answered, Cycled, Ready, cycle
@@ -145,6 +145,8 @@ def test_a_dead_address_is_suppressed_and_leaves_its_sequence(fleet_with: Make) 
         id=first,
     )
     assert tuple(row) == ("hard_bounce", "hard_bounce", 550, "rcpt", 0)
+    told = fleet.one("SELECT name, properties ->> 'class', properties ->> 'source' FROM event")
+    assert tuple(told) == ("email.bounced", "hard", "relay")
 
 
 def test_a_4yz_after_the_dot_comes_back_later_and_the_enrollment_waits(fleet_with: Make) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
 from models.session import Database
@@ -23,6 +24,8 @@ from tasks.track.store import Judged, settle
 from tests.live import edge, seeds
 from tests.live.fleet import Fleet
 from workers.doctor import edge as doctor
+from workers.metrics.edge import EdgeMeter
+from workers.metrics.families import EDGE
 
 PAGE = """<html><body><a href="https://shop.example/a?x=1&amp;y=é">A</a>
 <a href="https://shop.example/b">B</a> <a href="{{ unsubscribe.url }}">off</a></body></html>"""
@@ -243,3 +246,30 @@ def test_a_stop_answers_what_is_in_hand_and_ends_well(
     assert running.wait(15) == 0
     log = (tmp_path / "edge.log").read_text()
     assert "Traceback" not in log and '"route": "/c", "status": 302' in log
+
+
+def test_what_the_edge_answers_is_counted_by_route_and_program_and_served_apart(
+    database: Database,
+) -> None:
+    meter = EdgeMeter()
+    registry = CollectorRegistry()
+    registry.register(meter)
+    with edge.client(database, meter=meter) as client:
+        client.get(f"/o/{sign(edge.settings().keys, 'open', 1)}", headers=PHONE)
+        client.get(f"/o/{sign(edge.settings().keys, 'open', 2)}", headers={"user-agent": "curl/8"})
+        client.get("/c/forged")
+        client.post("/v1/events", json={})
+        assert client.get("/metrics").status_code == 404, "never where readers are"
+    meter.lost()
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"dripfleet_edge_{name}", labels)
+
+    assert value("requests_total", route="/o", status="200") == 2
+    assert value("requests_total", route="/c", status="404") == 1
+    assert value("seconds_count", route="/o") == value("seconds_bucket", route="/o", le="+Inf") == 2
+    assert value("hits_total", agent="browser") == value("hits_total", agent="tool") == 1
+    assert value("group_sum") == 2 and value("hits_lost_total") == 1
+    assert value("refused_total", reason="unknown") == 1
+    found = {family.name: family for family in registry.collect()}
+    assert set(found) == {family.name.removesuffix("_total") for family in EDGE}

@@ -175,3 +175,28 @@ def test_enqueue_says_what_it_wants_when_it_is_given_neither_or_both(command: Co
         result = command("enqueue", "two-mails", *arguments)
         assert result.exit_code == 2
         assert "--emails FILE or --all" in result.stderr
+
+
+def test_who_opted_out_of_the_topic_does_not_enter_and_who_said_nothing_yet_does(
+    database: Database, key: str
+) -> None:
+    out, silent = seeds.subscribers(database, 2)
+    write(
+        database,
+        "INSERT INTO consent (subscriber_id, topic, opted_in, source)"
+        " VALUES (:id, 'news', false, 'preferences')",
+        id=out,
+    )
+    receipts = seeds.sequence(
+        database,
+        seeds.ONE_MAIL.format(class_="transactional", template="test/mail"),
+    )
+    for dry_run in (True, False):
+        tally = enroll_all(database, key, dry_run=dry_run)
+        assert (tally.enrolled, tally.suppressed) == (1, 1)
+    assert enroll_all(database, receipts, dry_run=False).enrolled == 2
+    with database.transaction() as connection:
+        found = connection.execute(
+            text("SELECT subscriber_id FROM enrollment WHERE sequence_key = :key"), {"key": key}
+        )
+        assert found.scalars().all() == [silent]

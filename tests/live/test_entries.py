@@ -185,9 +185,10 @@ def test_a_stale_score_is_waited_for_as_long_as_the_file_says(door: Door) -> Non
     assert door.waiting() == [] and len(door.entries()) == 2
 
 
-def test_who_was_stopped_or_suppressed_does_not_come_in(door: Door) -> None:
+def test_who_was_stopped_suppressed_or_opted_out_does_not_come_in(door: Door) -> None:
     door.sequence()
-    stopped, suppressed = door.people[:2]
+    stopped, suppressed, out = door.people[:3]
+    door.run("UPDATE consent SET opted_in = false WHERE subscriber_id = :id", id=out)
     door.run("UPDATE subscriber SET stopped_at = now(), stopped_reason = 'unsubscribe' WHERE id = :id",
              id=stopped)  # fmt: skip
     door.run(
@@ -195,10 +196,16 @@ def test_who_was_stopped_or_suppressed_does_not_come_in(door: Door) -> None:
         " WHERE id = :id",
         id=suppressed,
     )
-    for who in (stopped, suppressed):
+    for who in (stopped, suppressed, out):
         door.event(who)
     door.act()
-    assert door.entries() == [] and door.refused() == {"stopped": 1, "suppressed": 1}
+    assert door.entries() == []
+    why = "SELECT subscriber_id, reason, detail ->> 'why' AS why FROM entry_refusal ORDER BY 1"
+    assert [tuple(row) for row in door.run(why)] == [
+        (stopped, "stopped", "unsubscribe"),
+        (suppressed, "suppressed", "hard_bounce"),
+        (out, "suppressed", "opted_out"),
+    ]
 
 
 def test_at_most_so_many_are_in_at_a_time_and_the_others_come_in_their_order(door: Door) -> None:

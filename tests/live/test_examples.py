@@ -128,6 +128,7 @@ LASTING: dict[str, Lasting] = {
     "beat": Lasting(),
     "flower": Lasting("flower_serves"),
     "api": Lasting("edge_serves"),
+    "inbound lmtp --listen 127.0.0.1:8024": Lasting("takes bounces by LMTP"),
     "metrics": Lasting("metrics of the fleet"),
     "metrics --address 0.0.0.0 --port 9549": Lasting("metrics of the fleet"),
     "model-server --port 8000": Lasting("no language model"),
@@ -140,12 +141,14 @@ LASTING: dict[str, Lasting] = {
 }
 # Minutes each on servers of their own, or work on models, runs, ledgers and dumps that must be there
 # first: what they do is done by tests/chaos/test_catalogue.py, and in this folder by test_churn.py,
-# test_quantum_cli.py, test_evidence.py and test_quarantine.py.
+# test_quantum_cli.py, test_evidence.py, test_inbound.py, test_quarantine.py and test_webhooks.py; of the
+# DNS by tests/unit/test_doctor_dns.py.
 ELSEWHERE = frozenset(
     example
     for example in ALL
     if re.match(
-        "chaos .*--minutes|churn (?!features)|quantum (segment|solve)|doubt evidence|quarantine --",
+        "chaos .*--minutes|churn (?!features)|quantum (segment|solve)|doubt evidence|quarantine --"
+        "|doctor dns|inbound read|webhooks test",
         example,
     )
 )

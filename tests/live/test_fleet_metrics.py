@@ -71,6 +71,8 @@ def arrivals(connection: Connection) -> None:
         "INSERT INTO event_news (event_id, occurred_at, recorded_at, subscriber_id, name)"
         " VALUES (1, now(), now() - interval '1 min', 1, 'x')",
         "UPDATE sequence SET draining_since = now(), drain_reason = 'over'",
+        "INSERT INTO webhook_endpoint (name, url, types, salt)"
+        " VALUES ('crm', 'https://crm.example', ARRAY['message.*'], 's')",
     ):
         connection.execute(text(statement))
     for n in (1, 1, 3):
@@ -78,8 +80,9 @@ def arrivals(connection: Connection) -> None:
 
 
 def test_the_fleet_serves_each_metric_of_the_table_and_no_other(
-    fleet: Fleet, valkey_url: str
+    fleet: Fleet, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DRIPFLEET_EDGE_URL", "http://127.0.0.1:1")  # nobody is there: not ready
     fleet.enrolled(3)
     fleet.send()
     with fleet.database.transaction() as connection:

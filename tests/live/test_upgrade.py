@@ -45,6 +45,7 @@ def earlier(statement: object) -> str:
     was = HELD.sub("LATERAL (SELECT false AS held) h", COUNTED.sub("", told)).replace(REGION, "")
     was = EDITED.sub("", was).replace("e.passed", "NULL AS passed")
     was = SNOOZED.sub("NULL AS snoozed_until", was).replace(", tracking", ", 'none' AS tracking")
+    was = was.replace(", return_path, provider", ", NULL AS return_path, NULL AS provider")
     was = WORDS.sub("", was).replace("least(m.deferrals, 20)", "least(m.attempts, 20)")
     assert was != told, "nothing of it is new"
     return was

@@ -22,7 +22,8 @@ from tasks.personalize.report import report
 from tasks.personalize.settings import ModelSettings
 from tasks.personalize.work import Writer
 from tasks.sequence.prompts import publish_prompts
-from tasks.sequence.words import Asker, at_hand, work_of
+from tasks.sequence.words import Asker, work_of
+from tasks.sequence.words_at_hand import at_hand
 from tests.live import seeds
 from workers.doctor.words import texts as doctor_words
 from workers.embedded import launch

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email.header import decode_header, make_header
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ from sqlalchemy import text
 from models.session import Database
 from schedules.loader import loads
 from schedules.prompt_file import loads_prompt
+from tasks.moves.claim import claim
 from tasks.personalize import money, store
 from tasks.personalize.client import Answer
+from tasks.personalize.pace import Pace, yielding
 from tasks.personalize.settings import ModelSettings
 from tasks.personalize.work import Writer
 from tasks.send.dossier import dossier
 from tasks.send.render import Bundle
 from tasks.sequence.prompts import publish_prompts
 from tasks.sequence.words import Asker, work_of
+from tasks.sequence.words_at_hand import at_hand
 from tests.live import seeds
 from tests.live.fleet import Fleet, eventually
 from workers.doctor.words import texts as doctor_words
@@ -65,6 +69,21 @@ topic: news
 entry: {manual: true}
 steps:
   - {id: mail, send: {template: test/words, personalize: {prompt: test/words, lead: LEAD}}}
+"""
+ARMS = """
+key: worded
+title: Worded
+class: marketing
+topic: news
+goal: {event: purchase, window: 14d}
+entry: {manual: true}
+steps:
+  - id: split
+    experiment: {arms: {plain: 50, offer: 50}}
+    paths: {plain: mail, offer: offered}
+  - {id: offered, update: {set: {offered: true}}}
+  - id: mail
+    send: {template: test/words, personalize: {prompt: test/words, per: segment, segment: value}}
 """
 WAITED = """
 key: worded
@@ -220,6 +239,56 @@ def test_a_text_per_segment_is_one_a_label_and_knows_nothing_else(fleet: Words) 
     made = Writer(fleet.database, ModelSettings(url="http://unused"), model)
     assert made.work()["ready"] == 3 and model.asked == 3
     made.close()
+
+
+def test_arms_of_an_experiment_share_no_text_that_is_made_per_segment(fleet: Words) -> None:
+    bare = "task: Write a line.\nlanguage: en\nslots: {subject: {max: 60}, opening: {max: 200}}\n"
+    bare += "variants:\n  - {subject: We have not seen you, opening: We would be glad to see you again.}\n"
+    fleet.people(30, ARMS, prompt=bare)
+    assert fleet.asker.ask() == 30
+    made = Writer(fleet.database, ModelSettings(url="http://unused"), Calls(FINE))
+    assert made.work()["ready"] == 2
+    made.close()
+    rows = _rows(fleet.database, "SELECT told ->> 'arm of split' AS arm, asks FROM wording")
+    asks = {row.arm: row.asks for row in rows}
+    fleet.scan()
+    stands = _rows(
+        fleet.database,
+        "SELECT arm, count(*) AS n FROM experiment_assignment GROUP BY 1",
+    )
+    assert {row.arm: row.n for row in stands} == asks and sum(asks.values()) == 30
+    assert fleet.send()["sent"] == 30 and fleet.counts() == {"model": 30}
+
+
+def test_words_are_asked_for_in_the_language_of_the_mail_that_somebody_gets(fleet: Words) -> None:
+    ids = fleet.people(3, ONE.replace("LEAD", "30m"), orders=3)
+    german = "{subject: Wir haben dich vermisst, opening: Wir freuen uns auf dich.}"
+    prompt = PROMPT[: PROMPT.index("variants")].replace("language: en", "language: de")
+    other = loads_prompt(f"{prompt}variants: [{german}]\n", f"{NAME}/de", "words.yaml")
+    made = replace(loads_prompt(PROMPT, NAME, "words.yaml"), translations={"de": other})
+    with fleet.database.transaction() as connection:
+        publish_prompts(connection, loads(ONE.replace("LEAD", "30m"), "x.yaml"), {NAME: made})
+        connection.execute(
+            text("UPDATE subscriber SET locale = 'de-AT' WHERE id = :id"), {"id": ids[0]}
+        )
+        connection.execute(
+            text("UPDATE subscriber SET locale = 'en' WHERE id = ANY(:ids)"), {"ids": ids[1:]}
+        )
+    assert fleet.asker.ask() == 3
+    asked = _rows(fleet.database, "SELECT prompt, asks FROM wording ORDER BY 1")
+    assert [tuple(row) for row in asked] == [(NAME, 2), (f"{NAME}/de", 1)]
+    with in_thread() as model:
+        maker = writer(fleet.database, model.url)
+        assert maker.work() == {"ready": 2, "failed": 0, "later": 0}
+        maker.close()
+    with fleet.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE subscriber SET locale = 'de' WHERE id = :id"), {"id": ids[1]}
+        )
+    fleet.scan()
+    fleet.send()
+    assert "Wir haben dich vermisst" in fleet.subjects()
+    assert fleet.counts() == {"model": 2, "other_language": 1}
 
 
 def test_what_message_show_renders_is_the_mail_with_its_words(fleet: Words) -> None:
@@ -416,17 +485,70 @@ def test_what_a_lost_worker_had_reserved_counts_as_spent_and_its_word_for_nothin
     with fleet.database.transaction() as connection:
         (lost,) = store.claim(connection, 1, 0.1)
         held = money.reserve(connection, "worded", 400, budgets)
-        assert held is not None and store.reserved(connection, lost, 400, held.day)
+        assert held is not None
+        store.reserved(connection, [(lost, 400, held.day)])
     model = Calls(FINE)
     settings = ModelSettings(url="http://unused", prices="variants=1/1")
     made = Writer(fleet.database, settings, model)
     eventually(lambda: made.work()["ready"] == 1)
     made.close()
     with fleet.database.transaction() as connection:
-        store.end(connection, lost, state="failed", why="checks")
+        store.end(connection, [store.End(lost, state="failed", why="checks")])
     assert one(fleet.database, "SELECT state FROM wording").state == "ready"
     spent = one(fleet.database, "SELECT reserved, settled FROM model_spend WHERE scope = 'all'")
     assert (spent.reserved, spent.settled) == (0, 400 + 150)
+
+
+def test_words_yield_to_mails_that_wait_and_to_nobody_where_none_goes(fleet: Words) -> None:
+    fleet.people(4, ONE.replace("LEAD", "30m"))
+    assert fleet.asker.ask() == 4
+    mails = seeds.sequence(
+        fleet.database, seeds.ONE_MAIL.format(class_="marketing", template="test/mail")
+    )
+    ids = seeds.subscribers(fleet.database, 3, domain="example.org")
+    seeds.enroll(fleet.database, mails, ids)
+    fleet.scan()
+    now, rests = [100.0], []
+
+    def pause(seconds: float) -> None:
+        rests.append(seconds)
+        now[0] += seconds
+
+    def pace(share: float = 0.1) -> Pace:
+        settings = ModelSettings(yield_after=0.001, yield_share=share)
+        return Pace(fleet.database, settings, lambda: now[0], pause)
+
+    over = [False]
+    slow = pace()
+    assert slow.rest(lambda: over[0]) and not slow.yields, "no mail is under way: nobody sends"
+    with fleet.database.transaction() as connection:
+        claim(connection, stream="marketing", n=1, owner="w", lease=60)
+    now[0] += 1
+    assert slow.rest(lambda: over[0]) and slow.yields and slow.most(64) == 8
+    assert rests == [], "nothing was done yet that a rest would follow"
+    slow.worked(0.2)
+    assert slow.rest(lambda: over[0])
+    assert sum(rests) == pytest.approx(1.8), "two tenths of a second are a tenth of two seconds"
+    slow.worked(5)
+    over[0] = True
+    assert not slow.rest(lambda: over[0]), "a doorbell that is over ends, and what it owes stays"
+    always = pace(1)
+    assert always.rest(lambda: True) and not always.yields
+    with fleet.database.transaction() as connection:
+        assert yielding(connection) is not None
+        (finding,) = doctor_words(connection)
+        asking = loads(ONE.replace("LEAD", "30m"), "x.yaml")
+        there = at_hand(connection, [(n, asking) for n in range(20)])
+    assert "words have been yielding to sends" in finding.says
+    assert {each.reason for found in there.values() for each in found.values()} == {
+        "yielded_to_sends"
+    }
+    with fleet.database.transaction() as connection:
+        connection.execute(text("UPDATE word_yield SET seen_at = now() - interval '1 minute'"))
+        assert yielding(connection) is None
+    fleet.send()  # what is left of the mails: then none waits
+    now[0] += 10
+    assert slow.rest(lambda: True) and not slow.yields
 
 
 def test_preparing_a_text_that_is_there_takes_milliseconds_and_no_call(fleet: Words) -> None:

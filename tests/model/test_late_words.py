@@ -247,7 +247,7 @@ def test_a_reply_to_an_epoch_that_the_database_does_not_know_moves_nothing(world
     """A journal that outlived its database: the row that stands is an older one."""
     worker, held = one(world)
     assert world.arm(worker, held)
-    later = replace(held, row=replace(held.row, epoch=held.row.epoch + 1), code=250)
+    later = replace(held, row=held.row._replace(epoch=held.row.epoch + 1), code=250)
     world.give_back(worker, held)
     world._cycle(worker, [world._answered(later)], [])
     assert world.rows()[held.row.id].state == "scheduled"

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import typer
 
+from schedules.definition import BranchStep, ExperimentStep
 from schedules.loader import loads
+from schedules.prompt_file import loads_prompt
 from tasks.personalize import checks
 from tasks.personalize.commission import Commission, Reading
 from tasks.personalize.draft import Draft
 from tasks.personalize.drafted import LANGUAGES, sequence_file, template_files
+from tasks.personalize.drafted_prompts import prompt_files
+from tasks.personalize.engine import Brief
 from tasks.personalize.prose import Prose
 from tasks.personalize.subject_lines import SubjectLines
 from workers.cli.content_subjects import Place, experiment, place_of
@@ -123,6 +127,63 @@ def test_what_is_built_around_a_draft_is_a_whole_sequence() -> None:
         assert 'href="https://shop.example.com/?a=1&amp;b=2"' in page
         assert ("unsubscribe.mailto" in text) != ("footer.txt" in bases)
         assert ("color-scheme" in page) != ("layout.html" in bases)
+
+
+FIELDS = {"orders": "{from: sub.orders, bands: [2, 5]}", "city": "{from: sub.city, text: 30}"}
+
+
+@pytest.mark.parametrize("mails", [1, 3])
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_draft_may_try_subjects_branch_and_ask_for_words(language: str, mails: int) -> None:
+    brief = BRIEF if language == "en" else "Neue Platten sind da. Wir haben auch am Samstag offen."
+    condition = "score('churn', max_age='24h') >= 0.6 or sub.name == \"O'Hara\""
+    asked = Draft(
+        "spring", brief, language, mails, goal="purchase", subjects=4, branch=condition, stale=True,
+        fields=FIELDS,
+    )  # fmt: skip
+    assert Draft.from_json(json.loads(json.dumps(asked.to_json()))) == asked
+    read = answer(asked)
+    assert read.faults == [] and read.made is not None
+    sequence = loads(sequence_file(asked, read.made), "spring.yaml")
+    trial, choice = sequence.step("subject"), sequence.step("readers")
+    assert isinstance(trial, ExperimentStep) and isinstance(choice, BranchStep)
+    assert len(trial.arms) == 4
+    onward = {step.next for arm in trial.arms if (step := sequence.step(arm.next)) is not None}
+    assert onward == {"wait-2" if mails > 1 else "end"}, "the arms come together behind it"
+    assert choice.next == choice.on_stale == ("subject" if mails == 1 else "mail-3")
+    files = template_files(asked, read.made, frozenset())
+    prompts = prompt_files(asked, read.made)
+    assert len(files) == 3 * (mails + 3 + 1) and len(prompts) == mails + 1
+    for path, source in prompts.items():
+        name = path.removeprefix("_prompts/").removesuffix(".yaml")
+        prompt = loads_prompt(source, name, path)
+        assert set(prompt.fields) == {"orders", "city"}
+        brief_of = Brief.from_source(prompt.to_json())
+        assert checks.faults(prompt.variants[0], brief_of, {}) == [], "its own words would do"
+        body = files[f"{name}/body.txt"]
+        assert "words.opening is defined" in body
+        tried = name == "spring/mail-1"
+        assert ("words.subject" in files[f"{name}/subject.txt"]) != tried, "or arms were alike"
+
+
+def test_what_a_draft_with_more_of_it_lacks_is_named() -> None:
+    asked = Draft("spring", BRIEF, goal="purchase", subjects=3, branch="sub.orders > 2")
+    made = json.loads(json.dumps(answer(asked).made))
+    for change, said in (
+        ({"subjects": ["One more"]}, "exactly 2 more subjects"),
+        ({"subjects": ["One more", "See www.example.net"]}, "subject 3 holds a link"),
+        ({"subjects": ["One more", made["mails"][1]["subject"]]}, "the same subject"),
+        ({"branch": {**made["branch"], "paragraphs": []}}, "the mail of the branch has not one"),
+        (
+            {"branch": {**made["branch"], "heading": "Now 90 off"}},
+            "the mail of the branch: heading",
+        ),
+        ({"branch": None}, "the mail of the branch does not hold"),
+    ):
+        read = asked.read(json.dumps({**made, **change}))
+        assert read.made is None and said in "; ".join(read.faults)
+    told = asked.messages(None)[0]["content"]
+    assert "sub.orders > 2" in told and "2 more of them" in told
 
 
 def test_braces_of_a_brief_begin_nothing_in_a_template() -> None:

@@ -75,7 +75,7 @@ def parse(command: list[str]) -> None:
         TyperException: no such command, option or argument.
     """
     here: Any = typer.main.get_group(app)
-    while isinstance(here, TyperGroup):
+    while isinstance(here, TyperGroup) and (command or not here.invoke_without_command):
         name, *command = command
         if name not in here.commands:
             raise BadParameter(f"no command {name!r}")

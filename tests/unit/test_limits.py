@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -12,12 +12,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schedules.definition import CatchUp, SendStep, Sequence, Timezone
+from schedules.entry import Rate
 from schedules.limits import Cap, Hours, Limits, SendWindow
 from schedules.loader import DefinitionError, loads
 from schedules.localtime import local
+from tasks.sequence.behavior import Person
 from tasks.sequence.decisions import sentence
 from tasks.sequence.engine import Facts, HandOff, Plan, Position, Postpone, Wait, plan
+from tasks.sequence.limited import slot_after
 from tasks.sequence.planned import Taken
+from tasks.sequence.simulate import simulate
 
 HEAD = """key: demo
 title: A demo
@@ -43,6 +47,7 @@ def test_every_limit_can_be_written_and_survives_the_database() -> None:
   quiet_hours: {from: "21:00", to: 08:00, on_hit: next_allowed}
   cap: {max: 2, per: 7d, scope: topic, on_hit: wait, give_up_after: 3d}
   send_window: {days: [mon, tue, fri], from: "08:00", to: "19:00"}
+  throttle: 500/h
 catch_up: {max_lateness: 6h, on_late: next_window}
 pause: {clock: freeze}
 """,
@@ -52,9 +57,52 @@ pause: {clock: freeze}
         Hours(time(21), time(8)),
         SendWindow((0, 1, 4), Hours(time(8), time(19))),
         Cap(2, timedelta(days=7), "topic", "wait", timedelta(days=3)),
+        Rate(500, timedelta(hours=1)),
     )
     assert (sequence.pause, sequence.catch_up.on_late) == ("freeze", "next_window")
     assert Sequence.from_json(json.loads(json.dumps(sequence.to_json()))) == sequence
+
+
+def test_a_throttle_is_mails_in_a_time_and_for_marketing_alone() -> None:
+    assert "expected mails a minute, hour or day" in findings(HEAD + "limits: {throttle: fast}")[0]
+
+
+def test_who_comes_too_early_for_a_throttle_has_a_slot_and_goes_then() -> None:
+    sequence = loads(HEAD + "limits: {throttle: 60/h}", "demo.yaml")
+    now = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+    def place(n: int) -> Position:
+        return Position(n, n, 1, None, None, now, zone="Europe/Berlin", entered_at=now)
+
+    slot, plans = None, []
+    for n in range(4):
+        planned = plan(sequence, place(n), Facts(now, slot=slot))
+        slot = slot_after(sequence, slot, place(n), planned, now)
+        plans.append(planned.rest)
+    # A minute's share may go ahead; the others each in a minute of their own.
+    assert [type(rest) for rest in plans] == [HandOff, HandOff, Postpone, Postpone]
+    third = plans[2]
+    assert isinstance(third, Postpone) and third.until == now + timedelta(minutes=2)
+    assert isinstance(plans[3], Postpone) and plans[3].until == now + timedelta(minutes=3)
+    at = third.until
+    again = replace(place(2), step_id="a", due_at=at, rule=third.rule)
+    back = plan(sequence, again, Facts(at, slot=slot))
+    assert isinstance(back.rest, HandOff)
+    # It had its slot, and takes no other.
+    assert slot_after(sequence, slot, again, back, at) == slot == now + timedelta(minutes=4)
+    (line,) = [d for d in plan(sequence, place(9), Facts(now, slot=slot)).decisions]
+    assert "because of throttle" in sentence(line.kind, line.step_id, line.reason, line.detail)
+
+
+def test_a_simulation_keeps_to_the_throttle() -> None:
+    sequence = loads(HEAD + "limits: {throttle: 120/h}", "demo.yaml")
+    start = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    people = [Person(n, "Europe/Berlin") for n in range(300)]
+    story = simulate(sequence, people, start=start, days=1, seed=1)
+    assert len(story.sent) == 300
+    assert [story.hours[start + timedelta(hours=n)] for n in range(3)] == [
+        pytest.approx(120, abs=3), pytest.approx(120, abs=3), pytest.approx(60, abs=5),
+    ]  # fmt: skip
 
 
 def test_days_alone_are_whole_days_and_hours_alone_every_day() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from schedules.loader import reads
+from schedules.prompt_file import load_prompt, loads_prompt
 from tasks.errors import Permanent
 from tasks.send import locales
 from tasks.send.render import Bundle, Rendered, bundle_from_folder, compile
@@ -143,6 +144,70 @@ def test_words_in_one_language_stand_in_no_mail_of_another(root: Path) -> None:
         _, found = prompts_of(reads(source, "one.yaml"), root, bundles)
         assert bool(found) == wrong
     assert "hello/de/body.txt asks for words, and prompt 'shop/hello' is in en" in found[0].message
+
+
+GERMAN = (
+    "task: Sag ihnen guten Tag.\nlanguage: de\nslots: {opening: {max: 80}}\n"
+    "variants: [{opening: Guten Tag euch allen}]\n"
+)
+
+
+def test_a_prompt_is_another_one_for_who_reads_another_language(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = root / "_prompts/shop/hello"
+    folder.mkdir(parents=True)
+    (root / "_prompts/shop/hello.yaml").write_text(
+        "task: Say hello to them.\nlanguage: en\nslots: {opening: {max: 80}}\nkeep: 9d\n"
+        "variants: [{opening: Hello to all of you}]\n"
+    )
+    (folder / "de.yaml").write_text(GERMAN)
+    prompt = load_prompt(root, "shop/hello")
+    german = prompt.of("de_CH")
+    assert (german.name, german.language, german.keep_days) == ("shop/hello/de", "de", 9)
+    assert prompt.of("fr") is prompt and prompt.of(None) is prompt
+    assert prompt.needs.subscriber, "a locale has to be known"
+    bare = loads_prompt((root / "_prompts/shop/hello.yaml").read_text(), "shop/hello", "x")
+    assert prompt.sha256 == bare.sha256, "another language makes no text of this one anew"
+    source = SEQUENCE.replace(
+        "template: shop/hello", "template: shop/hello, personalize: {prompt: shop/hello}"
+    )
+
+    def wrong() -> list[str]:
+        bundles = {"shop/hello": bundle_from_folder(root, "shop/hello")}
+        _, found = prompts_of(reads(source, "one.yaml"), root, bundles)
+        return [finding.message for finding in found]
+
+    for place in ("", "de/", "de-AT/"):
+        (root / f"shop/hello/{place}body.txt").write_text("{{ words.opening | default('x') }}")
+    assert wrong() == []
+    shown = ("content", "preview", "shop/hello", "--templates", str(root), "--prompt", "shop/hello")
+    assert main([*shown, "--locale", "de-AT"]) == ExitCode.OK
+    assert "Guten Tag euch allen" in capsys.readouterr().out
+    (folder / "fr.yaml").write_text(GERMAN.replace("language: de", "language: fr"))
+    (said,) = wrong()
+    assert "'shop/hello/fr' is in fr" in said and "expected a folder fr of that mail" in said
+    for name, text, why in (
+        ("fr", GERMAN, "fr.yaml is in de"),
+        ("de_AT", GERMAN, "de_AT.yaml is no prompt of a locale"),
+        ("de-AT", GERMAN.replace("opening", "subject"), "expected the slots of shop/hello.yaml"),
+    ):
+        (folder / f"{name}.yaml").write_text(text)
+        assert why in " ".join(wrong())
+        (folder / f"{name}.yaml").unlink()
+
+
+def test_a_preview_shows_what_an_event_would_say(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "shop/hello/body.txt").write_text("Order {{ event.order | default('of yours') }}.")
+    shown = ["content", "preview", "shop/hello", "--templates", str(root)]
+    assert main([*shown, "--event", '{"order": "A-7"}']) == ExitCode.OK
+    assert "Order A-7." in capsys.readouterr().out
+    assert main(shown) == ExitCode.OK
+    assert "Order of yours." in capsys.readouterr().out
+    assert main([*shown, "--event", "[1]"]) == ExitCode.USAGE
+    assert "expected an object of JSON" in capsys.readouterr().err
 
 
 def test_a_preview_is_that_of_a_locale_and_can_be_held_to_a_file(

@@ -18,7 +18,7 @@ def ago(**length: float) -> dt.datetime:
 def mail(state: str, **given: Any) -> Any:
     known: dict[str, Any] = {
         "id": 7, "state": state, "run_at": None, "watch_at": None, "parked_from": None,
-        "armed_at": None, "last_code": None, "doubt_policy": "assume_sent",
+        "armed_at": None, "last_code": None, "doubt_policy": "assume_sent", "reason": None,
     }  # fmt: skip
     return SimpleNamespace(**(known | given))
 

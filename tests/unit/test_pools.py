@@ -36,7 +36,7 @@ def test_a_pool_imports_no_entry_but_its_own_and_the_canary() -> None:
     for pool in BY_NAME.values():
         own = {f"tasks.{pool.name}.entry", CANARY}
         if pool.name == "upkeep":  # the audience has no pool of its own, nor have clicks and opens
-            own |= {"tasks.audience.entry", "tasks.track.entry"}
+            own |= {"tasks.audience.entry", "tasks.track.entry", "tasks.webhooks.entry"}
         assert set(pool.imports) <= own
         assert app(pool.name).conf.imports == pool.imports
     assert app(None).conf.imports == ()
@@ -127,9 +127,10 @@ def test_a_worker_is_called_by_its_region_and_number() -> None:
     assert node_name("send@eu", 2) == f"send-eu-2@{host}"
 
 
-def test_beat_holds_four_ticks_that_outlive_a_clock_which_is_an_hour_fast() -> None:
+def test_beat_holds_five_ticks_that_outlive_a_clock_which_is_an_hour_fast() -> None:
     ticks = beat.ticks(FleetSettings())
-    assert set(ticks) == {names.SCAN, names.DISPATCH, names.REAP, names.RESOLVE}
+    five = {names.SCAN, names.DISPATCH, names.REAP, names.RESOLVE, names.INBOUND}
+    assert set(ticks) == five
     for name, tick in ticks.items():
         assert tick["task"] == name and tick["kwargs"] == {"v": names.VERSION}
         assert tick["options"]["expires"] == names.LIFE > 3600

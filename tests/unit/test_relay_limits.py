@@ -51,6 +51,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
 def test_limits_of_a_relay_stand_in_its_url() -> None:
     relay = Relay.parse("smtp://user:pw@mail.example.com:587?connections=8&rate=14.5")
     assert (relay.connections, relay.rate, relay.security) == (8, 14.5, "starttls")
+    assert Relay.parse("smtp://mail.example.com?mails=100").mails == 100
     plain = Relay.parse("smtp://127.0.0.1?starttls=never")
     assert (plain.connections, plain.rate, plain.token_file) == (None, None, None)
     relay = Relay.parse("smtps://me%40example.com@smtp.example.com?token=/run/token")
@@ -68,7 +69,8 @@ def test_limits_of_a_relay_stand_in_its_url() -> None:
         ("smtp://127.0.0.1?rate=0", "a rate that is no number"),
         ("smtp://127.0.0.1?rate=-1", "a rate that is no number"),
         ("smtp://127.0.0.1?rate=1&rate=2", "an option twice"),
-        ("smtp://127.0.0.1?speed=1", "known are starttls, ca, connections, rate, token"),
+        ("smtp://127.0.0.1?speed=1", "known are starttls, ca, connections, rate, token, mails"),
+        ("smtp://127.0.0.1?mails=0", "a mails that is no number from 1 to 2000"),
         ("smtp://u:p@127.0.0.1?token=x", "goes with a user and without a password"),
         ("smtp://127.0.0.1?token=x", "goes with a user and without a password"),
         ("smtp://u@127.0.0.1?token=", "a token that names no file"),
@@ -163,6 +165,35 @@ def test_a_lane_holds_its_relays_rate_and_number_of_connections(run: Run) -> Non
             await lane.put([mails[0], mails[1], mails[2], mails[3]])
             assert len(lane.take_back()) >= 1  # who waits for a turn can be taken back
             await lane.close()
+
+    run(talk())
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_a_connection_is_closed_politely_after_the_mails_that_its_relay_wants(
+    run: Run, pipelining: bool
+) -> None:
+    async def talk() -> None:
+        greeting = b"250-peer.test\r\n250 PIPELINING\r\n" if pipelining else b"250 peer.test\r\n"
+        async with Peer(EHLO=greeting) as peer:
+            counter = Counter()
+            counter.wanted = 7
+            lane = Lane(
+                Relay.parse(f"smtp://127.0.0.1:{peer.port}?connections=1&mails=3"),
+                connections=32, helo_name="me.test", reply_wait=5, away=1, domain_rest=1,
+                cycles=counter,
+            )  # fmt: skip
+            mails = [
+                Mail(n, 1, n, None, "marketing", "ada@example.com", b"", MAIL, BODY, Ticket(1))
+                for n in range(counter.wanted)
+            ]
+            await lane.put(mails)
+            await asyncio.wait_for(counter.done.wait(), 10)
+            await lane.close()
+            heard = [line.split()[0] for line in peer.heard]
+            turns = " ".join(each for each in heard if each in ("EHLO", "MAIL", "QUIT"))
+            three, one = "EHLO MAIL MAIL MAIL QUIT", "EHLO MAIL QUIT"
+            assert turns == f"{three} {three} {one}"
 
     run(talk())
 

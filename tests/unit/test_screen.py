@@ -152,6 +152,7 @@ def test_nothing_is_the_matter_with_a_fleet_that_runs() -> None:
         ({"troubles": [{"state": "scheduled", "reason": "relay_unreachable", "n": 2, "latest": 9,
                         "ago": None}]},
          "2 put off: relay_unreachable", "doctor"),
+        ({"words_yield": 12.0}, "words have been yielding to sends for 12 s", "doctor"),
     ],
 )  # fmt: skip
 def test_each_fault_comes_with_its_next_move(changes: dict[str, Any], says: str, move: str) -> None:

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from schedules.definition import Sequence
+from schedules.definition import ExperimentStep, Sequence
 from schedules.loader import loads
+from tasks.sequence import word_arms
 from tasks.sequence.decisions import sentence
 from tasks.sequence.engine import plan
-from tasks.sequence.planned import Facts, HandOff, Position, Postpone, Words
-from tasks.sequence.words import places
+from tasks.sequence.planned import Facts, HandOff, Position, Postpone, Standing, Words
+from tasks.sequence.word_places import places
 
 NOW = datetime.fromisoformat("2026-03-27T18:00:00Z")
 LEAD = timedelta(minutes=30)
@@ -82,3 +83,58 @@ def test_at_the_hand_off_there_are_words_or_a_reason_and_nobody_waits(
     assert isinstance(made.rest, HandOff) and made.rest.words == words
     (line,) = (each for each in made.decisions if each.kind == "worded")
     assert sentence(line.kind, line.step_id, line.reason, line.detail) == said
+
+
+DIVIDED = loads(
+    """
+key: demo
+title: A demo
+class: marketing
+topic: news
+goal: {event: purchase, window: 14d}
+entry: {manual: true}
+steps:
+  - id: split
+    experiment: {arms: {plain: 50, offer: 50}}
+    paths: {plain: mail, offer: offered}
+  - {id: offered, update: {set: {offered: true}}}
+  - {id: mail, send: {template: a/b, personalize: {prompt: a/b, per: segment, segment: value}}}
+  - {id: pause, wait: {delay: 2d}}
+  - {id: again, send: {template: a/b, personalize: {prompt: a/b, per: segment, segment: value}}}
+""",
+    "demo.yaml",
+)
+
+
+def test_a_text_per_segment_is_for_the_arm_that_somebody_is_in_or_will_come_into() -> None:
+    found = {(place.at, place.send.id): place.leading for place in places(DIVIDED)}
+    ahead, behind = found[None, "mail"], found["pause", "again"]
+
+    def arms(leading: word_arms.Leading, **standing: str | None) -> dict[str, str]:
+        return word_arms.arms_of("demo", leading, 7, {"split": Standing(**standing)})  # type: ignore[arg-type]
+
+    (step, is_ahead), (_, still) = ahead[0], behind[0]
+    assert is_ahead and not still
+    drawn = step.draw("demo", 7, step.shares())
+    assert arms(ahead) == {"split": drawn}, "the one that the experiment will give them"
+    other = next(arm.name for arm in step.arms if arm.name != drawn)
+    assert arms(ahead, arm=other) == arms(behind, arm=other) == {"split": other}
+    assert arms(behind) == {}, "who was never divided came another way"
+    assert arms(ahead, chosen=other) == {"split": other}
+    told = {"segment": "high", **word_arms.told({"split": "offer"})}
+    assert told == {"segment": "high", "arm of split": "offer"}
+    assert word_arms.read(told) == {"split": "offer"}
+    assert all(not place.leading for place in places(SEQUENCE))
+
+
+def test_words_that_were_written_for_another_arm_are_not_sent() -> None:
+    step = DIVIDED.steps[0]
+    assert isinstance(step, ExperimentStep)
+    plain = next(n for n in range(50) if step.draw("demo", n, step.shares()) == "plain")
+    here = replace(FRESH, subscriber_id=plain)
+    for arm, reason in (("plain", "model"), ("offer", "other_arm")):
+        words = Words({"subject": "Hi"}, arms={"split": arm})
+        made = plan(DIVIDED, here, Facts(NOW, words={"mail": words}))
+        assert isinstance(made.rest, HandOff) and made.rest.words is not None
+        assert made.rest.words.reason == reason
+        assert (made.rest.words.slots is None) == (reason == "other_arm")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tasks import names
+from tasks.send.compliance import HELD
 from tasks.sequence.outlook import span
 
 TICK_LATE = 60.0  # every tick's work is done every few seconds, whatever it finds
@@ -19,6 +20,11 @@ _MOVES: Final[Mapping[str, str]] = {
     "stream_fault": "dripfleet stream list",
     "journal_full": "free the disk of DRIPFLEET_JOURNAL_DIR, then dripfleet doctor",
     "paused": "dripfleet stream list",
+    "relay_paused": "dripfleet relay list",
+    "throttled": "dripfleet relay list",
+    "domain_resting": "dripfleet relay list",
+    "warm_up_day_full": "dripfleet relay list",
+    "throttle_unreachable": "dripfleet doctor",
 }
 
 
@@ -33,7 +39,7 @@ class Advice:
 
 def advice(view: Mapping[str, Any]) -> list[Advice]:
     """What is the matter with a fleet, the gravest first; `view` as `dripfleet status --json`."""
-    found = [*_servers(view), *_paused(view), *_late(view), *_troubles(view)]
+    found = [*_servers(view), *_paused(view), *_late(view), *_troubles(view), *_words(view)]
     return sorted(found, key=lambda one: not one.grave)
 
 
@@ -74,8 +80,10 @@ def _paused(view: Mapping[str, Any]) -> Iterator[Advice]:
         for row in rows:
             if row["paused_at"] is not None:
                 says = f"{kind} {row['key']} is paused: {row['pause_reason']}"
+                # What lacks a piece is let go by a worker that has it, and by no word.
+                verb = "show" if str(row["pause_reason"]).startswith(HELD) else "resume"
                 # A sequence is paused by people alone, a stream by a relay that refuses us too.
-                yield Advice(says, f"dripfleet {kind} resume {row['key']}", kind == "stream")
+                yield Advice(says, f"dripfleet {kind} {verb} {row['key']}", kind == "stream")
     for row in view["sequences"]:
         if row.get("draining_since") is not None:
             says = f"sequence {row['key']} takes nobody new: {row['drain_reason']}"
@@ -104,3 +112,9 @@ def _troubles(view: Mapping[str, Any]) -> Iterator[Advice]:
             yield Advice(f"{row['n']} in doubt: {reason}", f"{show}; dripfleet verify")
         else:
             yield Advice(f"{row['n']} put off: {reason}", _MOVES.get(row["reason"], show))
+
+
+def _words(view: Mapping[str, Any]) -> Iterator[Advice]:
+    if view.get("words_yield") is not None:
+        says = f"words have been yielding to sends for {ago(view['words_yield'])}"
+        yield Advice(says, "let the mails go, or dripfleet doctor")

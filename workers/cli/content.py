@@ -9,6 +9,7 @@ import datetime as dt
 import difflib
 import email
 import email.policy
+import json
 import sys
 from email.message import EmailMessage
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from workers.cli import content_draft, content_subjects, content_work
+from workers.cli import content_draft, content_send, content_subjects, content_work
 from workers.cli.content_work import QUEUE, WAIT, have_done, tell_who_wrote
 from workers.cli.render import ExitCode, emit, say
 
 if TYPE_CHECKING:
     from tasks.personalize.comparison import Read
-    from tasks.send.render import Rendered
+    from tasks.send.content import Sender
+    from tasks.send.render import Bundle, Rendered
 
 content = typer.Typer(
     no_args_is_help=True, help="Look at mails before anybody gets them, and have some written."
@@ -34,11 +36,15 @@ TEMPLATES = typer.Option(
 CASE = typer.Option("full", help="Whom to render it for: full, minimal or non-ascii.")
 LOCALE = typer.Option(None, help="Of whom it is rendered for, such as de-AT; picks the folder.")
 PROMPT = typer.Option(None, help="With the first variant of this prompt in its slots.")
+EVENT = typer.Option(
+    None, metavar="JSON", help="Properties of the event that let them in, as an object."
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add `dripfleet content`."""
     content_draft.register(content)
+    content_send.register(content)
     content_subjects.register(content)
     content_work.register(content)
     app.add_typer(content, name="content")
@@ -47,7 +53,8 @@ def register(app: typer.Typer) -> None:
 @content.command(
     epilog="Examples:\n\ndripfleet content preview win-back/hello\n\n"
     "dripfleet content preview win-back/hello --prompt win-back/hello --html hello.html\n\n"
-    "dripfleet content preview win-back/hello --locale de-AT --golden hello.txt --update"
+    "dripfleet content preview win-back/hello --locale de-AT --golden hello.txt --update\n\n"
+    'dripfleet content preview win-back/hello --event \'{"order": "81", "amount": 12.5}\''
 )
 def preview(
     template: str = typer.Argument(help="Name of a template, such as win-back/hello."),
@@ -55,6 +62,7 @@ def preview(
     case: str = CASE,
     prompt: str | None = PROMPT,
     locale: str | None = LOCALE,
+    event: str | None = EVENT,
     html: Path | None = typer.Option(None, help="Write the HTML part into this file."),
     golden: Path | None = typer.Option(
         None,
@@ -67,20 +75,32 @@ def preview(
     --golden FILE is for CI: the whole mail, rules inlined, against what somebody looked at before.
     """
     from tasks.errors import Permanent
+    from tasks.send.attached import data_urls
 
-    made = rendered(template, templates, case, prompt, locale)
+    made = rendered(template, templates, case, prompt, locale, event)
     if update and golden is None:
         raise typer.BadParameter("--update needs --golden, the file to write")
     if golden is None:
         typer.echo(f"Subject: {made.subject}\n\n{made.text}", nl=not made.text.endswith("\n"))
+    for path, source in (sources := _files(template, templates)).files.items():
+        say(f"with {path}, {len(source) * 3 // 4:,} octets")
     if html is not None:
         if made.html is None:
             raise Permanent(
                 f"template {template!r} has no body.html; make one, or leave --html out"
             )
-        html.write_text(made.html, "utf-8")
+        page = data_urls(made.html, sources.files)
+        html.write_text(page, "utf-8")
         say(f"the HTML part is in {html}")
     return ExitCode.OK if golden is None else _held_to(golden, made, update)
+
+
+def _files(template: str, root: Path | None) -> Bundle:
+    """The mail's sources, with what is attached to it."""
+    from tasks.send.render import bundle_from_folder
+    from workers.cli.proof import installed_templates
+
+    return bundle_from_folder(root or installed_templates(), template)
 
 
 def whole(made: Rendered) -> str:
@@ -129,8 +149,14 @@ def review(
     case: str = CASE,
     prompt: str | None = PROMPT,
     locale: str | None = LOCALE,
+    event: str | None = EVENT,
     language: str | None = typer.Option(
         None, help="Of the mail, by default that of the locale, or en; grade and sentiment need en."
+    ),
+    marketing: bool = typer.Option(
+        False,
+        "--marketing",
+        help="It is advertising: a way out and a postal address have to be in it.",
     ),
     queue: bool = QUEUE,
     wait: bool = WAIT,
@@ -142,13 +168,17 @@ def review(
     """
     from tasks import names
     from tasks.personalize.desk import reviewed
+    from tasks.send.attachable import remarks
+    from workers.cli.proof import sample_sender
 
     if what.endswith(".eml"):
         read = _read(Path(what))
         subject, text, html = read.subject, read.plain, read.html
+        files = None
     else:
-        made = rendered(what, templates, case, prompt, locale)
+        made = rendered(what, templates, case, prompt, locale, event)
         subject, text, html = made.subject, made.text, made.html
+        files = _files(what, templates)
     language = language or (locale or "en").replace("_", "-").split("-")[0].lower()
     asked = {"subject": subject, "plain": text, "html": html, "language": language}
     if queue:
@@ -161,6 +191,14 @@ def review(
     else:
         _tell_of_sentiment(language)
         found = reviewed(asked)
+    sender = None if what.endswith(".eml") else sample_sender()
+    more = _of_the_inbox(subject, text, html, sender, marketing, found["notes"])
+    if files is not None:
+        columns = ("check", "severity", "says", "next")
+        more += [
+            dict(zip(columns, each, strict=True)) for each in remarks(files.parts, files.files)
+        ]
+    found = {**found, "notes": [*found["notes"], *more]}
     emit(found, title=what, as_json=as_json)
     errors = sum(note["severity"] == "error" for note in found["notes"])
     say(f"{errors} errors, {len(found['notes']) - errors} warnings")
@@ -225,6 +263,27 @@ def compare(
     tell_who_wrote(model)
 
 
+def _of_the_inbox(
+    subject: str,
+    text: str,
+    html: str | None,
+    sender: Sender | None,
+    marketing: bool,
+    known: list[dict[str, str]],
+) -> list[dict[str, str]]:
+    """What filters hold against a mail, where the notes do not say it yet."""
+    from tasks.personalize.inbox import Around, inbox
+    from workers.cli.inbox import around
+
+    # Of a mail in a file neither sender nor way out is ours.
+    stands = Around("", "") if sender is None else around(sender, marketing)
+    notes = inbox(subject, text, html, stands)
+    said = [
+        {"check": n.check, "severity": n.severity, "says": n.says, "next": n.next} for n in notes
+    ]
+    return [each for each in said if each not in known]
+
+
 def _tell_of_sentiment(language: str) -> None:
     """Say it where the extra is missing; the figures are then without it."""
     from tasks.errors import Misconfigured
@@ -238,9 +297,20 @@ def _tell_of_sentiment(language: str) -> None:
 
 
 def rendered(
-    template: str, root: Path | None, case: str, prompt: str | None, locale: str | None = None
+    template: str,
+    root: Path | None,
+    case: str,
+    prompt: str | None,
+    locale: str | None = None,
+    event: str | None = None,
+    *,
+    sender: Sender | None = None,
+    leaving: dict[str, str] | None = None,
 ) -> Rendered:
-    """A mail for a made-up subscriber, in a child: a template may be what it likes."""
+    """A mail for a made-up subscriber, in a child: a template may be what it likes.
+
+    `sender` is by default that of the settings, and `leaving` a way out that leads nowhere.
+    """
     from schedules.prompt import put_back
     from schedules.prompt_file import load_prompt
     from tasks.errors import Permanent
@@ -257,16 +327,17 @@ def rendered(
     subscriber = dict(cases[case])
     words: dict[str, str] = {}
     if prompt is not None:
-        read = load_prompt(folder, prompt)
+        read = load_prompt(folder, prompt).of(locale)
         if not read.variants:
             raise Permanent(f"prompt {prompt!r} has no variants to show; write one into its file")
         words = put_back(read.variants[0], subscriber)
-    sender = sample_sender()
+    sender = sender or sample_sender()
     variables: dict[str, Any] = {
         "subscriber": subscriber,
         "words": words,
+        "event": _properties(event),
         "sender": {"name": sender.name, "postal_address": sender.postal_address},
-        "unsubscribe": sample_unsubscribe(sender, "k1.sample"),
+        "unsubscribe": leaving or sample_unsubscribe(sender, "k1.sample"),
     }
     bundle = bundle_from_folder(folder, template)
     if locale is not None:
@@ -277,6 +348,24 @@ def rendered(
     if not isinstance(made, Rendered):
         raise Permanent(f"template {template!r} cannot be rendered: {made.reason}")
     return made
+
+
+def _properties(event: str | None) -> dict[str, Any]:
+    """What a template sees as `event`; nothing where none let them in.
+
+    Raises:
+        BadParameter: it is no object of JSON.
+    """
+    if event is None:
+        return {}
+    try:
+        found = json.loads(event)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        said = f'{event[:80]!r}: expected an object of JSON, such as \'{{"order": "81"}}\''
+        raise typer.BadParameter(said, param_hint="--event")
+    return found
 
 
 def _read(path: Path) -> Read:

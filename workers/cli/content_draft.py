@@ -10,10 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import typer
 
+from workers.cli.content_draft_options import brief_of, checked, with_ways
 from workers.cli.content_work import QUEUE, WAIT, Done, have_done, of_job, tell_who_wrote
 from workers.cli.render import emit, say
 
@@ -29,7 +29,10 @@ def register(content: typer.Typer) -> None:
     content.command(
         epilog="Examples:\n\n"
         'dripfleet content draft spring --brief "New records for the spring are here. Have a look."\n\n'
-        "dripfleet content draft autumn --brief brief.txt --mails 4 --goal purchase --dry-run",
+        "dripfleet content draft autumn --brief brief.txt --mails 4 --goal purchase --dry-run\n\n"
+        'dripfleet content draft winter --brief "New records for the winter are here. Have a look."'
+        ' --goal purchase --subjects 2 --branch "sub.orders > 3" --field "orders: {from: sub.orders,'
+        ' bands: [2, 5]}"',
     )(draft)
 
 
@@ -44,6 +47,18 @@ def draft(
     link: str | None = typer.Option(None, help="Where the call to action leads: an https address."),
     goal: str | None = typer.Option(None, help="An event that it is for; who had it leaves."),
     zone: str = typer.Option("UTC", help="Time zone of those whose own is not known."),
+    subjects: int = typer.Option(
+        1, min=1, max=4, help="Subjects of the first mail, as arms of an experiment."
+    ),
+    branch: str | None = typer.Option(
+        None, metavar="CONDITION", help="Of whom it holds get another mail than the last one."
+    ),
+    reader: str | None = typer.Option(None, help="Who these are, in words for the model."),
+    field: list[str] = typer.Option(
+        [],
+        metavar="NAME: {from: …}",
+        help="What a prompt may tell; with it mails are personalized.",
+    ),
     out: Path = typer.Option(Path("."), help="Folder that the sequence's file goes into."),
     templates: Path = typer.Option(
         Path("templates"), envvar="DRIPFLEET_TEMPLATES", help="Folder that its templates go into."
@@ -72,11 +87,12 @@ def draft(
         if asked.key != sequence:
             raise Permanent(f"job {job} drafted {asked.key!r}, not {sequence!r}; name that one")
     else:
-        asked = _checked(sequence, _text(brief or ""), language, mails, topic, link, goal, zone)
+        asked = checked(sequence, brief_of(brief or ""), language, mails, topic, link, goal, zone)
+        asked = with_ways(asked, subjects, branch, reader, field)
         done = None
     targets = Targets(out / f"{asked.key}.yaml", templates)
     if not dry_run:
-        targets.require_free(asked.key)
+        targets.require_free(asked.key, bool(asked.fields))
     for last in (False, True):
         if done is None:
             done = have_done(
@@ -128,7 +144,7 @@ class Targets:
         self.file = file
         self.templates = templates
 
-    def require_free(self, key: str) -> None:
+    def require_free(self, key: str, prompts: bool = False) -> None:
         """Refuse to write over anything.
 
         Raises:
@@ -136,7 +152,8 @@ class Targets:
         """
         from tasks.errors import Permanent
 
-        for path in (self.file, self.templates / key):
+        taken = [self.file, self.templates / key]
+        for path in [*taken, self.templates / "_prompts" / key] if prompts else taken:
             if path.exists():
                 raise Permanent(
                     f"{path} is there already, and a draft writes over nothing: name another"
@@ -170,6 +187,7 @@ class Targets:
         try:
             part.chmod(0o755)
             sequence, shared = part / self.file.name, part / "_base"
+            prompts, asked = part / "_prompts" / key, self.templates / "_prompts" / key
             for name, source in files.items():
                 path = sequence if name == self.file.name else part / name.removeprefix(f"{key}/")
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,14 +195,19 @@ class Targets:
             waiting = self.file.with_name(f".{self.file.name}.part")
             shutil.move(sequence, waiting)
             try:
-                self.require_free(key)
+                self.require_free(key, prompts.exists())
                 if shared.exists():
                     os.rename(shared, self.templates / "_base")
-                os.rename(part, self.templates / key)
+                if prompts.exists():
+                    asked.parent.mkdir(exist_ok=True)
+                    os.rename(prompts, asked)
+                    prompts.parent.rmdir()
                 try:
+                    os.rename(part, self.templates / key)
                     os.rename(waiting, self.file)
                 except OSError:
-                    shutil.rmtree(self.templates / key)
+                    shutil.rmtree(self.templates / key, ignore_errors=True)
+                    shutil.rmtree(asked, ignore_errors=True)
                     raise
             finally:
                 waiting.unlink(missing_ok=True)
@@ -201,73 +224,12 @@ def _asked(done: Done) -> Draft:
     return Draft.from_json(done.asked)
 
 
-def _checked(
-    key: str, brief: str, language: str, mails: int, topic: str, link: str | None,
-    goal: str | None, zone: str,
-) -> Draft:  # fmt: skip
-    """What is asked for, with all that no model could put right.
-
-    Raises:
-        BadParameter: an option cannot be used.
-    """
-    from schedules.localtime import is_zone
-    from schedules.reading import SLUG
-    from schedules.waits import EVENT
-    from tasks.personalize.draft import LONGEST_BRIEF, Draft
-    from tasks.personalize.drafted import LANGUAGES
-    from tasks.personalize.frames import LANGUAGES as FRAMED
-    from tasks.personalize.settings import ModelSettings
-
-    def refuse(option: str, said: str) -> typer.BadParameter:
-        return typer.BadParameter(said, param_hint=option)
-
-    if not re.fullmatch(SLUG, key, re.ASCII):
-        raise refuse("SEQUENCE", f"{key!r}: expected small letters, digits and '-', such as spring")
-    if not re.fullmatch(SLUG, topic, re.ASCII):
-        raise refuse("--topic", f"{topic!r}: expected a key such as product-news")
-    if language not in LANGUAGES:
-        raise refuse("--language", f"{language!r}: expected one of {', '.join(LANGUAGES)}")
-    if goal is not None and not re.fullmatch(EVENT, goal, re.ASCII):
-        raise refuse("--goal", f"{goal!r}: expected the name of an event such as purchase")
-    if not is_zone(zone):
-        raise refuse("--zone", f"{zone!r}: expected an IANA name such as Europe/Berlin")
-    if link is not None and (
-        urlsplit(link).scheme != "https" or not urlsplit(link).hostname or not link.isprintable()
-        or " " in link
-    ):  # fmt: skip
-        raise refuse("--link", f"{link!r}: expected an https address")
-    if language not in FRAMED and not ModelSettings().url:
-        said = (
-            f"no DRIPFLEET_MODEL_URL is set, and the server that ships drafts in {' and '.join(FRAMED)}"
-            " only: name a model's server, or another language"
-        )
-        raise refuse("--language", said)
-    if not 10 <= len(brief) <= LONGEST_BRIEF:
-        said = f"it has {len(brief)} characters: expected 10 to {LONGEST_BRIEF}"
-        raise refuse("--brief", said)
-    return Draft(key, brief, language, mails, topic, link, goal, zone)
-
-
-def _text(brief: str) -> str:
-    """A brief as it was given, or of the file that it names."""
-    if brief == "-":
-        return sys.stdin.read().strip()
-    named = len(brief) < 250 and "\n" not in brief
-    if named and Path(brief).is_file():
-        try:
-            return Path(brief).read_text("utf-8-sig").strip()
-        except (OSError, UnicodeDecodeError) as fault:
-            said = f"{brief} cannot be read as UTF-8 text ({type(fault).__name__})"
-            raise typer.BadParameter(said, param_hint="--brief") from None
-    if named and re.fullmatch(r"\S+\.(?:txt|md)", brief):
-        raise typer.BadParameter(f"there is no file {brief}", param_hint="--brief")
-    return brief.strip()
-
-
 def _files(asked: Draft, outline: Any, targets: Targets) -> dict[str, str]:
     from tasks.personalize.drafted import sequence_file, template_files
+    from tasks.personalize.drafted_prompts import prompt_files
 
     made = {f"{asked.key}.yaml": sequence_file(asked, outline)}
+    made |= prompt_files(asked, outline)
     made |= template_files(asked, outline, targets.bases(asked.language))
     return made | targets.frames(asked.language)
 
@@ -279,7 +241,7 @@ def _proved(key: str, files: dict[str, str], templates: Path) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="dripfleet-draft-") as folder:
         root = Path(folder)
         for name, source in files.items():
-            path = root / name if name.endswith(".yaml") else root / "templates" / name
+            path = root / name if name == f"{key}.yaml" else root / "templates" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(source, "utf-8")
         if (templates / "_base").is_dir():

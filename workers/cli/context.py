@@ -56,6 +56,7 @@ def connected(postgres: bool = True, redis: bool = False) -> Iterator[Services]:
         if missing:
             from workers.embedded.edge_port import edge_variables, kept_port
             from workers.embedded.home import Home
+            from workers.embedded.signing import signing_variables
 
             home = stack.enter_context(Home())
             for kind, variable in missing.items():
@@ -70,7 +71,9 @@ def connected(postgres: bool = True, redis: bool = False) -> Iterator[Services]:
                 # So that a mail made again for a look is the one that went.
                 if port := kept_port(home.run):
                     sink = not os.environ.get("DRIPFLEET_SMTP_URL", "").strip()
-                    for variable, value in edge_variables(port, sink=sink).items():
+                    told = edge_variables(port, sink=sink)
+                    told |= signing_variables(home.root) if sink else {}
+                    for variable, value in told.items():
                         os.environ[variable] = value
                         stack.callback(os.environ.pop, variable, None)
         database = None

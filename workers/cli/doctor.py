@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from workers.cli.doctor_dns import dns
 from workers.cli.render import ExitCode, emit, say
 
 if TYPE_CHECKING:
@@ -15,7 +16,22 @@ if TYPE_CHECKING:
 STYLES = {"fine": "green", "warning": "yellow", "error": "red"}
 
 
+def register(app: typer.Typer) -> None:
+    """Add `dripfleet doctor` and `dripfleet doctor dns`."""
+    group = typer.Typer(
+        invoke_without_command=True,
+        epilog="Examples:\n\ndripfleet doctor\n\ndripfleet doctor --json",
+    )
+    group.callback()(doctor)
+    group.command(
+        epilog="Examples:\n\ndripfleet doctor dns mail.example.com --ip 192.0.2.25\n\n"
+        "dripfleet doctor dns example.com --selector s2026 --json"
+    )(dns)
+    app.add_typer(group, name="doctor")
+
+
 def doctor(
+    context: typer.Context,
     as_json: bool = typer.Option(False, "--json", help="JSON on a terminal too."),
 ) -> int:
     """Look at servers, schema, pools, ticks, queues, doubts, templates, schedules, this machine.
@@ -23,6 +39,8 @@ def doctor(
     Each finding is fine, a warning or an error, with the next move. Exit 3 if there is an error;
     warnings alone (something is paused, waits for you, or was never started) leave it at 0.
     """
+    if context.invoked_subcommand is not None:
+        return ExitCode.OK
     from workers.doctor import examine
     from workers.embedded.stack import Stack
 

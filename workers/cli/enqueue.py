@@ -55,8 +55,8 @@ def enqueue(
     """Bring people into a sequence, each once, and say how many did not come in and why.
 
     Who is in it, or was, is left alone, so the same command can be run again, also after Ctrl-C.
-    Stopped and suppressed subscribers do not enter, and nobody enters a paused sequence. Where a
-    sequence drains, each is refused and counted, and the exit code is 3.
+    Stopped and suppressed subscribers do not enter, nor who opted out of its topic, and nobody enters a
+    paused sequence. Where a sequence drains, each is refused and counted, and the exit code is 3.
     """
     if [everybody, emails is not None, segment is not None].count(True) != 1:
         raise typer.BadParameter("expected one of --emails FILE or --all or --segment EXPR")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tasks import names
-from workers.cli.doctor import doctor
+from workers.cli import doctor
 from workers.cli.render import say
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=_examples("flower"))(flower)
     app.command(epilog=_examples("api"))(api)
     app.command(epilog=_examples("migrate", "migrate --to base --yes"))(migrate)
-    app.command(epilog=_examples("doctor", "doctor --json"))(doctor)
+    doctor.register(app)
 
 
 def up(

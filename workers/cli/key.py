@@ -19,12 +19,14 @@ def register(app: typer.Typer) -> None:
 
 @key.command(
     epilog="Examples:\n\ndripfleet key create shop --scope events --scope subscribers\n\n"
+    "dripfleet key create reports --scope messages:read --scope events:read\n\n"
     "dripfleet key create migration --scope subscribers --days 7",
 )
 def create(
     name: str = typer.Argument(help="Of the system that will use it."),
     scope: list[str] = typer.Option(
-        help="What it may write: events, subscribers, enrollments, messages; may be given again."
+        help="What it may write: events, subscribers, enrollments, messages; or list: events:read,"
+        " subscribers:read, …; may be given again."
     ),
     days: int | None = typer.Option(
         None, min=1, max=3650, help="It ends after so many days; by default when it is revoked."

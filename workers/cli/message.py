@@ -117,6 +117,7 @@ def show(
                 "attempts": found.attempts,
                 "content": content,
                 "why_no_content": found.why_not,
+                **({"came_back": found.came_back} if found.came_back else {}),
             },
             as_json=True,
         )
@@ -134,6 +135,8 @@ def show(
             "evidence",
         )
         emit(found.attempts, columns=columns, title="attempts")
+    if found.came_back:
+        emit(found.came_back, title="came back")
     if content is None:
         typer.echo(f"the mail cannot be shown: {found.why_not}")
         return

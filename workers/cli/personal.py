@@ -53,22 +53,17 @@ def misfit(
     step: SendStep, personal: Personalize, prompt: Prompt, bundle: Bundle | None
 ) -> str | None:
     """Why that prompt cannot fill that step's template, in a sentence; None: it can."""
-    if personal.per == "segment" and (prompt.fields or prompt.names):
-        return (
-            f"prompt {prompt.name!r} declares {', '.join([*prompt.fields, *prompt.names])}: a text"
-            " that is made per segment knows the segment's label alone; take them out"
-        )
+    for each in (prompt, *prompt.translations.values()):
+        if personal.per == "segment" and (each.fields or each.names):
+            return (
+                f"prompt {each.name!r} declares {', '.join([*each.fields, *each.names])}: a text"
+                " that is made per segment knows the segment's label alone; take them out"
+            )
     if bundle is None:
         return None
-    for path, source in bundle.parts.items():
-        locale = path.partition("/")[0]
-        spoken = locales.language_of(locale) if locale in bundle.locales else prompt.language
-        if spoken != prompt.language and _SLOT.search(source):
-            return (
-                f"{bundle.file(path)} asks for words, and prompt {prompt.name!r} is in"
-                f" {prompt.language}: expected the template's own words in a folder of another"
-                " language; take them out of it"
-            )
+    for locale in (*bundle.locales, *prompt.translations):
+        if fault := _two_languages(locale, prompt, bundle):
+            return fault
     asked = {slot for source in bundle.parts.values() for slot in _SLOT.findall(source)}
     if not asked:
         return (
@@ -79,5 +74,31 @@ def misfit(
         return (
             f"template {step.template!r} asks for words.{unknown[0]}, which prompt {prompt.name!r}"
             f" does not fill: expected one of {', '.join(prompt.slots)}; correct it"
+        )
+    return None
+
+
+def _two_languages(locale: str, prompt: Prompt, bundle: Bundle) -> str | None:
+    """Why who has that locale would get words of one language in a mail of another; None: nobody does."""
+    folder = locales.choose(bundle.locales, locale)
+    words = prompt.of(locale)
+    spoken = locales.language_of(folder) if folder is not None else prompt.language
+    if spoken == words.language:
+        return None
+    for path, source in bundle.parts.items():
+        head, _, rest = path.partition("/")
+        mine = head == folder if folder is not None else not rest or head not in bundle.locales
+        if not mine or not _SLOT.search(source):
+            continue
+        if folder is None:
+            return (
+                f"prompt {words.name!r} is in {words.language}, and its words would stand in"
+                f" {bundle.file(path)}, which everybody gets: expected a folder {locale} of that mail;"
+                f" make it, or take {words.name}.yaml away"
+            )
+        return (
+            f"{bundle.file(path)} asks for words, and prompt {words.name!r} is in"
+            f" {words.language}: expected the template's own words in a folder of another"
+            f" language, or a prompt {prompt.name}/{folder}.yaml; take them out of it, or write that"
         )
     return None

@@ -22,7 +22,7 @@ from tasks.send import locales
 from tasks.send.confine import Exploded, render_confined
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.edge import unsubscribe
-from tasks.send.render import Bundle, Rendered, bundle_from_folder
+from tasks.send.render import Bundle, Rendered, bundle_from_folder, files_of
 from tasks.send.settings import SendSettings
 from tasks.sequence.asked_segments import segment_findings
 from tasks.sequence.publish import MADE_UP, Sample, template_names
@@ -54,11 +54,15 @@ class Prepared:
 
 @dataclass(slots=True)
 class Proof:
-    """What was found: nothing may be published while `findings` has one; `warnings` are sentences."""
+    """What was found: nothing may be published while `findings` has one; `warnings` are sentences.
+
+    `rendered` is each mail as the first sample gets it: NAME or NAME/LOCALE → its template and words.
+    """
 
     prepared: list[Prepared] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    rendered: dict[str, tuple[str, Rendered]] = field(default_factory=dict)
 
     def require(self) -> list[Prepared]:
         """The files, all of them sound.
@@ -144,6 +148,7 @@ def prove(
             bundles = {name: kitchen.bundles[name] for name in template_names(sequence)}
             proof.prepared.append(Prepared(path, source, loaded, bundles, prompts))
     proof.warnings += kitchen.warnings
+    proof.rendered = kitchen.rendered
     return proof
 
 
@@ -162,6 +167,7 @@ class _Kitchen:
         self.root = root
         self.bundles: dict[str, Bundle] = {}
         self.warnings: list[str] = []
+        self.rendered: dict[str, tuple[str, Rendered]] = {}
         self._samples = samples
         self._sender = sample_sender()
         self._faults: dict[str, str | None] = {}
@@ -198,11 +204,15 @@ class _Kitchen:
             for sample in self._samples
         ]
         strict: list[tuple[Sample, str]] = []
-        for sample, result in zip(self._samples, render_confined(bundle, rows), strict=True):
+        results = render_confined(bundle, rows)
+        for sample, row, result in zip(self._samples, rows, results, strict=True):
             if isinstance(result, Rendered):
                 try:
-                    compose(result, message=_FACTS, sender=self._sender)
+                    files = files_of(bundle, row)
+                    compose(result, message=_FACTS, sender=self._sender, files=files)
                     self._read_aloud(bundle, locale, result)
+                    mail = f"{bundle.name}/{locale}" if locale else bundle.name
+                    self.rendered.setdefault(mail, (bundle.name, result))
                     continue
                 except Permanent as error:
                     reason = f"{bundle.name}: {error}"

@@ -88,6 +88,9 @@ def apply(
     yes: bool = typer.Option(
         False, "--yes", help="Also where an edit makes more mails due than max_immediate_sends."
     ),
+    review: bool = typer.Option(
+        True, help="Look at the rendered mails as filters do; errors there refuse real senders."
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Publish sequence files and their templates; nothing is, while one of them has a fault.
@@ -98,12 +101,23 @@ def apply(
     """
     from tasks.audience.store import ensure_topic
     from tasks.sequence.publish import TooMany, publish
+    from workers.cli import inbox
 
     with connected() as services:
         proof = prove_files(services.database, files, templates, create_topics=create_topics)
         _tell(proof, findings=False)
         published = []
-        for file in proof.require():
+        prepared = proof.require()
+        if review:
+            seen = inbox.look(proof)
+            inbox.tell(seen)
+            if inbox.refuses(seen):
+                say(
+                    "nothing was published: correct the errors, or apply with --no-review",
+                    style="red",
+                )
+                raise typer.Exit(ExitCode.FINDINGS)
+        for file in prepared:
             topic = file.loaded.sequence.topic
             try:
                 with services.database.transaction() as connection:

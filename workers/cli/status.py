@@ -74,16 +74,19 @@ def _lines(services: Services) -> None:
 
 
 def _look(services: Services, before: Overview | None) -> tuple[dict[str, Any], Overview]:
+    from tasks.personalize.pace import yielding
     from tasks.upkeep.overview import overview
     from tasks.upkeep.tally import troubles
 
     with services.database.snapshot() as connection:
         now = overview(connection)
         wrong = troubles(connection)
+        since = yielding(connection)
     view: dict[str, Any] = plain(now)
     view["queues"] = _depths(services.redis_url, now.queues)
     view["flower"] = _flower()
     view["troubles"] = plain(wrong)
+    view["words_yield"] = since.total_seconds() if since is not None else None
     if before is not None:
         view["sent_per_second"] = round(now.sent_per_second(before), 1)
     return view, now
@@ -197,6 +200,8 @@ def _drawn(view: dict[str, Any]) -> Group:
             [key, *(f"≥ {number(n)}" for n in counts[:3]), *counts[3:]] for key, *counts in rows
         ]
     parts.append(_table(columns, rows))
+    if view["words_yield"] is not None:
+        parts.append(Text(f"words yield to sends, since {_ago(view['words_yield'])}"))
     ticks = "   ".join(f"{row['name']} {_ago(row['ago'])} ago" for row in view["ticks"])
     parts.append(Text(f"ticks  {ticks}" if ticks else "no tick was ever answered", style="dim"))
     if view["flower"]:

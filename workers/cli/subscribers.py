@@ -12,6 +12,7 @@ import typer
 
 from workers.cli.context import connected
 from workers.cli.render import emit, number, plain, progress, say
+from workers.cli.topic import tell_asked
 
 if TYPE_CHECKING:
     from tasks.audience.importer import Tally
@@ -83,6 +84,8 @@ def import_(
                 raise
             finally:
                 refused.close()
+        if so_far.pending and not dry_run:
+            tell_asked(services.database)
     _summary(so_far, refused.path, dry_run, as_json)
 
 

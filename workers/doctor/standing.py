@@ -14,14 +14,17 @@ from models.session import Database
 from tasks import names
 from tasks.errors import Misconfigured
 from tasks.moves import quarantine
+from tasks.send.compliance import HELD
 from tasks.sequence import drain, outbox
 from tasks.sequence.outlook import span
 from tasks.upkeep import checks
 from tasks.upkeep.verify import VerifySettings
 from workers.beat import ticks as beat_ticks
-from workers.doctor import content, edge, experiments, segment_runs
+from workers.doctor import content, edge, experiments, inbound, relays, segment_runs
 from workers.doctor.finding import Finding, error, fine, warning
+from workers.doctor.sign_ups import sign_ups
 from workers.doctor.signatures import signatures
+from workers.doctor.webhooks import endpoints
 from workers.doctor.words import texts
 from workers.settings import FleetSettings
 
@@ -43,6 +46,7 @@ def look(database: Database) -> Iterator[Finding]:
         ("entries", entries),
         ("paused", paused),
         ("draining", draining),
+        ("relays", relays.relays),
         ("doubts", doubts),
         ("quarantine", quarantined),
         ("transactions", transactions),
@@ -56,7 +60,10 @@ def look(database: Database) -> Iterator[Finding]:
         ("words", texts),
         ("content", content.jobs),
         ("webhooks", webhooks),
+        ("webhook endpoints", endpoints),
         ("hits", edge.hits),
+        ("sign-ups", sign_ups),
+        ("inbound", inbound.inbound),
     ):
         try:
             with database.transaction() as connection:
@@ -218,7 +225,9 @@ def paused(connection: Connection) -> Iterator[Finding]:
             yield warning(
                 f"stream {stream.key}",
                 f"paused for {words(stream.paused_for)}: {stream.pause_reason}",
-                f"when that is mended: `dripfleet stream resume {stream.key}`",
+                f"`dripfleet stream show {stream.key}`; a send worker that starts with all of it lets it go"
+                if (stream.pause_reason or "").startswith(HELD)
+                else f"when that is mended: `dripfleet stream resume {stream.key}`",
             )
     for row in checks.paused_sequences(connection):
         yield warning(
@@ -361,13 +370,13 @@ def refused_events(connection: Connection) -> Iterator[Finding]:
 
 
 def webhooks(connection: Connection) -> Iterator[Finding]:
-    """Calls that wait in the outbox: nothing delivers them in this release."""
+    """Calls of steps to a name that is no endpoint's: nobody takes them."""
     for row in outbox.waiting(connection):
         calls = f"{row.n} call{'' if row.n == 1 else 's'}"
         yield warning(
             f"webhooks to {row.target}",
             f"{calls} wait in the outbox, the oldest for {span(row.oldest)}",
-            "this release does not deliver webhooks; they are kept, and people go on meanwhile",
+            f"name who is called: `dripfleet webhooks add {row.target} https://…`; they are kept till then",
         )
 
 

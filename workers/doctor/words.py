@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
-from tasks.personalize import batch_list, stuck
+from tasks.personalize import batch_list, pace, stuck
 from tasks.sequence.outlook import span, stamp
 from workers.doctor.finding import Finding, fine, warning
 
@@ -18,10 +19,25 @@ NEXT = {
 }
 OTHERWISE = "look at the model's server and at the log of the personalize workers"
 
+MORE = (
+    "let the mails go; more send workers, or DRIPFLEET_MODEL_YIELD_SHARE of the personalize workers"
+)
+
+
+def says(since: dt.timedelta) -> str:
+    """That words stand back, and for how long they have."""
+    return (
+        f"words have been yielding to sends for {span(since)}: mails that are due wait, so texts are made"
+        " in a share of the time, the soonest needed first"
+    )
+
 
 def texts(connection: Connection) -> Iterator[Finding]:
     """Texts that wait, models that fail, prompts whose answers are refused, batches that go wrong."""
     found = False
+    if (since := pace.yielding(connection)) is not None:
+        found = True
+        yield warning("words yield", says(since), MORE)
     for model in stuck.circuits(connection):
         found = True
         yield warning(

@@ -18,5 +18,8 @@ this package, and it only when it runs (extra `edge`).
 `answers`      a request that comes twice is answered once
 `api`          `/v1/…`: events, subscribers, enrollments
 `mails`        `/v1/messages`: one transactional mail
+`lists`        `GET /v1/…`: what there is, in pages
+`webhooks`     `/hooks/…`: bounces and complaints that providers tell (`providers/`)
+`reports`      the same, acted upon in groups
 =============  ==========================================================================
 """

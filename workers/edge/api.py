@@ -17,6 +17,7 @@ from tasks.audience import given, track
 from tasks.audience.address import RefusedAddress, address_hmac, parse
 from tasks.audience.api_key import ApiKey
 from tasks.audience.store import check_secret
+from tasks.moves.opt_in import Asker
 from tasks.sequence.enroll import BATCH, enroll_identities
 from workers.edge import answers
 from workers.edge.callers import caller
@@ -100,13 +101,14 @@ class Refusal(BaseModel):
 
 
 class Brought(BaseModel):
-    """What became of the subscribers."""
+    """What became of the subscribers; `pending`: sign-ups that wait for a confirmation by mail."""
 
     new: int
     updated: int
     unchanged: int
     duplicates: int
     consents: int
+    pending: int
     refused: list[Refusal]
 
 
@@ -133,7 +135,8 @@ class Enrolled(BaseModel):
 class Writer:
     """What writes for `/v1`, of one process."""
 
-    def __init__(self, database: Database, identities: bytes) -> None:
+    def __init__(self, database: Database, identities: bytes, asker: Asker | None = None) -> None:
+        self._asker = asker
         self.database = database
         self.identities = identities
         self._checked = False
@@ -157,12 +160,15 @@ class Writer:
     def subscribers(self, asked: Subscribers, source: str) -> dict[str, Any]:
         """As `subscribers import`."""
         told = given.bring(self.database, asked.subscribers, secret=self.identities, source=source)
+        if told.pending and self._asker is not None:
+            self._asker.ask_all(self.database)
         return {
             "new": told.new,
             "updated": told.updated,
             "unchanged": told.unchanged,
             "duplicates": told.duplicates,
             "consents": told.consents,
+            "pending": told.pending,
             "refused": told.refused,
         }
 
@@ -202,7 +208,7 @@ TheWriter = Annotated[Writer, Depends(_writer)]
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": said, "content": {"application/problem+json": {}}}
     for status, said in (
-        (400, "The Idempotency-Key is none."),
+        (400, "The Idempotency-Key, or the cursor, is none."),
         (401, "No key, or one that is not good."),
         (403, "The key may not do this."),
         (409, "The same request is being worked on."),

@@ -15,13 +15,17 @@ from starlette.types import ASGIApp
 
 from models.migrate import current, head
 from models.session import Database
+from tasks.moves.opt_in import Asker
 from tasks.moves.settings import DeliverySettings, IdentitySettings
-from workers.edge import answers, api, leaving, mails, problem
+from workers.edge import answers, api, confirming, leaving, lists, mails, problem, webhooks
 from workers.edge.callers import Callers
 from workers.edge.hits import Hits, Pen
+from workers.edge.provider_settings import ProviderSettings
+from workers.edge.reports import Reports, forget
 from workers.edge.settings import EdgeSettings
 from workers.edge.shield import AccessLog, Shield
 from workers.edge.tracking import Tracking
+from workers.metrics.edge import EdgeMeter
 
 LOG_EVERY = 0.2
 FORGET_EVERY = 3600.0
@@ -39,6 +43,7 @@ def build(
     identity: IdentitySettings,
     redis_url: str | None = None,
     log: AccessLog | None = None,
+    meter: EdgeMeter | None = None,
 ) -> ASGIApp:
     """The edge as an ASGI app.
 
@@ -49,23 +54,32 @@ def build(
         identity: what the Message-IDs of mails are made of.
         redis_url: where requests to `/v1` are counted; None: in this process.
         log: takes a line for each answer; by default stderr.
+        meter: counts what is answered.
     """
-    access = log or AccessLog()
+    meter = meter or EdgeMeter()
+    access = log or AccessLog(meter=meter)
     pen = Pen(database.url)
-    hits = Hits(pen.write)
+    hits = Hits(pen.write, meter)
+    reports = Reports(database)
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         app.state.counter = leaving.Counter(database, settings.keys, settings.sender_name)
-        app.state.callers = Callers(database, settings.edge_rate, redis_url)
-        app.state.writer = api.Writer(database, identities)
+        app.state.registrar = confirming.Registrar(database, settings.keys, settings.sender_name)
+        app.state.callers = Callers(database, settings.edge_rate, redis_url, meter)
+        asker = Asker.of(identity, DeliverySettings()) if settings.edge_url else None
+        app.state.writer = api.Writer(database, identities, asker)
+        app.state.reader = lists.Reader(database, identities)
         app.state.post = mails.Post(database, identities, identity, DeliverySettings())
+        app.state.hooks = webhooks.Hooks(ProviderSettings(), settings.keys, reports)
         hits.start()
+        reports.start()
         tasks = [asyncio.create_task(_write(access)), asyncio.create_task(_forget(database))]
         try:
             yield
         finally:
             await hits.stop()
+            await reports.stop()
             await pen.close()
             await app.state.callers.close()
             for each in tasks:
@@ -82,8 +96,11 @@ def build(
     )
     problem.install(app)
     app.include_router(leaving.router)
+    app.include_router(confirming.router)
     app.include_router(api.router)
     app.include_router(mails.router)
+    app.include_router(lists.router)
+    app.include_router(webhooks.router)
 
     @app.get("/healthz", tags=["health"], summary="This process answers")
     async def healthz() -> dict[str, str]:
@@ -119,6 +136,7 @@ async def _forget(database: Database) -> None:
         await asyncio.sleep(FORGET_EVERY)
         with contextlib.suppress(SQLAlchemyError):
             await run_in_threadpool(answers.forget, database)
+            await run_in_threadpool(forget, database)
 
 
 async def _write(log: AccessLog) -> None:

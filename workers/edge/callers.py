@@ -23,6 +23,7 @@ from models.session import Database
 from tasks.audience import api_key
 from tasks.audience.api_key import ApiKey
 from workers.edge.problem import Problem
+from workers.metrics.edge import EdgeMeter
 
 log = structlog.get_logger()
 
@@ -39,10 +40,14 @@ class Callers:
         database: where keys are.
         rate: such as `600/minute`, of one key.
         redis_url: where requests are counted; None, or a sentinel's: in this process alone.
+        meter: counts those that are refused.
     """
 
-    def __init__(self, database: Database, rate: str, redis_url: str | None) -> None:
+    def __init__(
+        self, database: Database, rate: str, redis_url: str | None, meter: EdgeMeter | None = None
+    ) -> None:
         self._database = database
+        self._meter = meter or EdgeMeter()
         self._rate = parse(rate)
         self._pool = _pool(redis_url)
         self._limiter = SlidingWindowCounterRateLimiter(_storage(redis_url, self._pool))
@@ -56,6 +61,7 @@ class Callers:
         """
         found = None if given is None else await run_in_threadpool(self._find, given)
         if found is None:
+            self._meter.refused("unknown")
             raise Problem(
                 401,
                 "expected `Authorization: Bearer df_…` with a key that is good; `dripfleet key list`"
@@ -63,9 +69,10 @@ class Callers:
                 {"WWW-Authenticate": "Bearer"},
             )
         if scope not in found.scopes:
+            self._meter.refused("scope")
             raise Problem(
                 403,
-                f"the key {found.id} may not write {scope}; make one with"
+                f"the key {found.id} has no scope {scope}; make one with"
                 f" `dripfleet key create NAME --scope {scope}`",
             )
         await self._count(found)
@@ -92,6 +99,7 @@ class Callers:
                 self._said = time.monotonic()
                 log.warning("rate_not_counted", kind=type(fault).__name__, next="start Redis")
             return
+        self._meter.refused("rate")
         wait = max(1, round(window.reset_time - time.time()))
         raise Problem(
             429,

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import psycopg
 import structlog
 
 from tasks import hits
+from workers.metrics.edge import EdgeMeter
 
 log = structlog.get_logger()
 
@@ -30,6 +32,7 @@ WAITING: Final = 50_000
 
 HitRow: TypeAlias = tuple[int, int | None, str]
 """Message, link (None: an open) and the word for the program."""
+_agent = itemgetter(2)
 Write: TypeAlias = Callable[[Sequence[HitRow]], Awaitable[None]]
 
 
@@ -45,10 +48,12 @@ class Hits:
 
     Args:
         write: commits some rows, or raises `psycopg.Error`; it is tried again.
+        meter: counts them.
     """
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Write, meter: EdgeMeter | None = None) -> None:
         self._write = write
+        self._meter = meter or EdgeMeter()
         self._group = _Group()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -61,6 +66,7 @@ class Hits:
         """Write a hit; whether it was, when this returns."""
         group = self._group
         if len(group.rows) >= WAITING:
+            self._meter.lost()
             return False
         group.rows.append((message, link, agent))
         if len(group.rows) == 1:
@@ -70,6 +76,7 @@ class Hits:
                 await group.done.wait()
         except TimeoutError:
             log.warning("hit_not_written", next="look whether Postgres answers")
+            self._meter.lost()
             return False
         return group.written
 
@@ -96,14 +103,17 @@ class Hits:
             group.done.set()
 
     async def _put(self, group: _Group) -> None:
-        began = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time
+        began = now()
         rows = group.rows
         while rows:
             try:
-                await self._write(rows[:MOST])
+                tried, part = now(), rows[:MOST]
+                await self._write(part)
+                self._meter.group(map(_agent, part), len(part), now() - tried)
                 rows = rows[MOST:]
             except (psycopg.Error, OSError) as fault:
-                if asyncio.get_running_loop().time() - began > PATIENCE:
+                if now() - began > PATIENCE:
                     kind = type(fault).__name__
                     log.error("hits_lost", n=len(rows), kind=kind, next="start Postgres")
                     return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -22,7 +22,7 @@ from tasks.send.tokens import KEY_ID, Keys, read
 from workers.edge import pages
 
 MOST_FIELDS: Final = 500
-_FORM: Final = re.compile(rf"{KEY_ID}\.[\w-]{{11}}\.[\w-]{{22}}", re.ASCII)
+TOKEN: Final = re.compile(rf"{KEY_ID}\.[\w-]{{11}}\.[\w-]{{22}}", re.ASCII)
 _SNOOZES: Final = {"0": 0, "7": 7, "30": 30, "90": 90}
 
 Language = Annotated[str, Header(alias="accept-language")]
@@ -44,7 +44,7 @@ class Counter:
 
     def ask(self, token: str, accepted: str) -> HTMLResponse:
         """The page to choose on."""
-        if not _FORM.fullmatch(token):
+        if not TOKEN.fullmatch(token):
             return self._nothing(accepted)
         with self._database.snapshot() as connection:
             found = leaving.reader(connection, self._message(token))
@@ -53,7 +53,7 @@ class Counter:
 
     def leave(self, token: str, accepted: str, how: leaving.How) -> HTMLResponse:
         """Take the reader off all marketing."""
-        if not _FORM.fullmatch(token):
+        if not TOKEN.fullmatch(token):
             return self._nothing(accepted)
         message = self._message(token)
         language = self._language(message, accepted)
@@ -64,7 +64,7 @@ class Counter:
 
     def choose(self, token: str, accepted: str, form: dict[str, list[str]]) -> HTMLResponse:
         """Write what was chosen on the page."""
-        if not _FORM.fullmatch(token):
+        if not TOKEN.fullmatch(token):
             return self._nothing(accepted)
         message = self._message(token)
         language = self._language(message, accepted)
@@ -106,7 +106,10 @@ def _counter(request: Request) -> Counter:
     return counter
 
 
-router = APIRouter(tags=["leaving"], default_response_class=HTMLResponse)
+NOTHING: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"description": "This is no token.", "content": {"text/html": {}}}
+}
+router = APIRouter(tags=["leaving"], default_response_class=HTMLResponse, responses=NOTHING)
 TheCounter = Annotated[Counter, Depends(_counter)]
 
 

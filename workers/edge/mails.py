@@ -150,9 +150,3 @@ def ask(asked: Mail, post: ThePost, by: By, key: Key) -> Standing:
     Who was stopped, or whose address is suppressed, gets nothing: the mail then ends `suppressed`.
     """
     return post.ask(asked, by, key)
-
-
-@router.get("/messages", summary="How a mail stands")
-def stands(post: ThePost, by: By, key: Key) -> Standing:
-    """Tell how a mail stands that this caller asked for under this key."""
-    return post.stands(by, key)

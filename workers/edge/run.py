@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import socket
 from types import FrameType
@@ -13,8 +15,11 @@ from tasks.audience.settings import AudienceSettings
 from tasks.errors import Misconfigured
 from tasks.moves.settings import DeliverySettings, IdentitySettings
 from workers import logs
+from workers.edge.provider_settings import ProviderSettings
 from workers.edge.settings import EdgeSettings
-from workers.parent import watch_parent
+from workers.metrics import edge as metrics
+from workers.metrics.export import MetricsSettings
+from workers.parent import PARENT_FD, watch_parent
 from workers.settings import FleetSettings, RedisSettings, clear_blank, panel
 
 log = structlog.get_logger()
@@ -31,10 +36,11 @@ def run() -> int:
     clear_blank()
     read = panel(
         DatabaseSettings, RedisSettings, FleetSettings, AudienceSettings, IdentitySettings,
-        DeliverySettings, EdgeSettings,
+        DeliverySettings, EdgeSettings, ProviderSettings, MetricsSettings,
     )  # fmt: skip
     fleet, settings = read[FleetSettings], read[EdgeSettings]
     logs.configure(fleet.log_level, process="edge")
+    supervised = PARENT_FD in os.environ
     watch_parent(settings.edge_drain + 10)
     settings.keys  # noqa: B018  # what is wrong with them is said before a port is opened
     try:
@@ -54,6 +60,8 @@ def run() -> int:
     told = fleet.home / "run" / URL_FILE
     told.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     told.write_text(f"http://{host}:{port}\n", encoding="utf-8")
+    meter = metrics.EdgeMeter()
+    metrics.serve(meter, read[MetricsSettings], fleet.home, supervised=supervised)
     log.info("edge_serves", port=port, url=settings.edge_url or None)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -63,6 +71,7 @@ def run() -> int:
                 identities=read[AudienceSettings].key,
                 identity=read[IdentitySettings],
                 redis_url=read[RedisSettings].redis_url.get_secret_value(),
+                meter=meter,
             ),
             log_config=None,
             access_log=False,
@@ -83,6 +92,9 @@ def run() -> int:
     # uvicorn gives a signal that it has acted on to whoever handled it before, which would end us by it.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, end)
+    # What stays for good is looked at no more: a full collection of it would hold up every answer.
+    gc.collect()
+    gc.freeze()
     try:
         server.run([listening])
     finally:

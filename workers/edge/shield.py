@@ -16,6 +16,7 @@ from typing import TextIO
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workers.edge.problem import Problem, answer
+from workers.metrics.edge import EdgeMeter
 
 SMALL_BODY = 16_384  # octets: a form of a page
 
@@ -41,14 +42,15 @@ OWN: Header = (b"cross-origin-resource-policy", b"same-origin")
 ANYBODY: Header = (b"cross-origin-resource-policy", b"cross-origin")
 HTTPS: Header = (b"strict-transport-security", b"max-age=31536000")
 
-ROUTES = ("c", "o", "u", "v1", "healthz", "readyz", "openapi.json")
+ROUTES = ("c", "o", "u", "confirm", "v1", "hooks", "healthz", "readyz", "openapi.json")
 
 
 class AccessLog:
     """Lines that wait to be written together; `flush` writes them."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
+    def __init__(self, out: TextIO | None = None, meter: EdgeMeter | None = None) -> None:
         self._out = out or sys.stderr
+        self._meter = meter or EdgeMeter()
         self._lines: list[str] = []
 
     def line(self, method: str, path: str, status: int, seconds: float) -> None:
@@ -60,6 +62,7 @@ class AccessLog:
             route = f"v1/{rest[0]}" if rest and rest[0] in _V1 else "v1"
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         method = method if method in _METHODS else "other"
+        self._meter.answered(f"/{route}", status, seconds)
         # All of it comes from closed sets: nothing has to be escaped.
         self._lines.append(
             f'{{"process": "edge", "level": "info", "at": "{at}", "event": "answered",'
@@ -106,7 +109,7 @@ class Shield:
         began = time.perf_counter()
         path: str = scope["path"]
         headers = self._anybody if path.startswith("/o/") else self._own
-        most = self._body if path.startswith("/v1/") else SMALL_BODY
+        most = self._body if path.startswith(("/v1/", "/hooks/")) else SMALL_BODY
         status, seen = 500, 0
 
         async def guarded(message: Message) -> None:

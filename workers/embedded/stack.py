@@ -22,6 +22,7 @@ from tasks.send.relay import Relay
 from workers.embedded.edge_port import edge_port, edge_variables
 from workers.embedded.home import Home
 from workers.embedded.launch import Service
+from workers.embedded.signing import make_key, signing_variables
 
 SECRETS = ("address", "message_id", "token", "flower")
 """Made in the home for a fleet that runs there; each is the variable DRIPFLEET_SECRET_…"""
@@ -116,16 +117,21 @@ class Stack:
         return self._urls["sink"]
 
     def serve_edge(self) -> None:
-        """Let processes of this fleet know where its edge listens, and mails to the sink name it."""
+        """Let processes of this fleet know where its edge listens; mails to the sink name it, signed."""
         port = self._environ.get("DRIPFLEET_EDGE_PORT") or str(edge_port(self.home.run))
         sink = "sink" in self.embedded
         self._edge = edge_variables(port, sink=sink, environ=self._environ)
+        if sink:
+            make_key(self.home.root)
+            self._edge |= signing_variables(self.home.root, self._environ)
 
     def environment(self) -> dict[str, str]:
         """The environment of a process of this fleet, secrets included: nothing goes by argv."""
         own = {name: self._urls[kind] for kind, name in VARIABLES.items()}
         own["DRIPFLEET_HOME"] = str(self.home.root)
         own["DRIPFLEET_JOURNAL_DIR"] = str(self.home.journals)
+        if "sink" in self.embedded:  # where mails reach nobody, nothing is asked of them
+            own["DRIPFLEET_COMPLIANCE"] = "warn"
         for name in SECRETS:
             own[f"DRIPFLEET_SECRET_{name.upper()}"] = self.home.secret(name)
         # What the operator set stands, but an empty variable is none.

@@ -120,6 +120,23 @@ def start(
     ProcessCollector(registry=registry)
     meter = ProcessMeter(registry)
     place = list(map(str, names.POOLS)).index(names.place_of(queue)[0])
+    opened = listen(registry, queue, settings, home, base=base, place=place)
+    if opened is None:
+        return None
+    metrics.use(meter)
+    return Exporter(meter, opened[0], settings.metrics_address, opened[1])
+
+
+def listen(
+    registry: CollectorRegistry,
+    queue: str,
+    settings: MetricsSettings,
+    home: Path,
+    *,
+    base: int,
+    place: int,
+) -> tuple[WSGIServer, Path | None] | None:
+    """Serve a registry on a port above `base`, and tell Prometheus where; None: none is free."""
     ports = [base + place, *(base + spare for spare in SPARE)]
     try:
         server = serve(registry, settings.metrics_address, ports)
@@ -127,11 +144,9 @@ def start(
         # Nobody sees it then; that is no reason to send nothing.
         log.warning("metrics_not_served", why=str(fault))
         return None
-    metrics.use(meter)
-    told = _tell(home, queue, f"{settings.metrics_address}:{server.server_port}")
-    exporter = Exporter(meter, server, settings.metrics_address, told)
-    log.info("metrics_served", url=exporter.url)
-    return exporter
+    target = f"{settings.metrics_address}:{server.server_port}"
+    log.info("metrics_served", url=f"http://{target}/metrics")
+    return server, _tell(home, queue, target)
 
 
 def serve(registry: CollectorRegistry, address: str, ports: list[int]) -> WSGIServer:

@@ -49,8 +49,22 @@ PROCESS: Final = (
     Family("dripfleet_journal_torn", "gauge", (), "1: the journal takes no line, so no dot is written"),
     Family("dripfleet_relay_connections", "gauge", ("relay",), "SMTP connections that stand"),
     Family("dripfleet_relay_closed_seconds", "gauge", ("relay",), "how long this relay is left alone still, because it let nobody in"),
+    Family("dripfleet_relay_domains_rate", "gauge", ("relay", "domains"), "mails a minute that a limited group of domains is given now, by all workers; other: the slowest of those without a name"),
+    Family("dripfleet_relay_domains_share", "gauge", ("relay", "domains"), "that rate by its ceiling: 1 is all that was asked for, little means that the domain asks us to slow down"),
+    Family("dripfleet_relay_domains_resting_seconds", "gauge", ("relay", "domains"), "how long this process sends a limited group of domains nothing still"),
 )  # fmt: skip
 """What a worker process says of itself; prometheus-client adds `process_*` (memory, CPU, files)."""
+
+EDGE: Final = (
+    Family("dripfleet_edge_requests_total", "counter", ("route", "status"), "requests that the edge answered; status: of HTTP"),
+    Family("dripfleet_edge_seconds", "histogram", ("route",), "how long an answer of the edge took"),
+    Family("dripfleet_edge_group", "histogram", (), "clicks and opens in one transaction"),
+    Family("dripfleet_edge_commit_seconds", "histogram", (), "how long such a transaction took"),
+    Family("dripfleet_edge_hits_total", "counter", ("agent",), "clicks and opens by the program that came: browser, or a machine of some kind"),
+    Family("dripfleet_edge_hits_lost_total", "counter", (), "clicks and opens that were answered and not counted, since Postgres was away"),
+    Family("dripfleet_edge_refused_total", "counter", ("reason",), "requests to /v1 that were refused; reason: unknown (key), scope, rate"),
+)  # fmt: skip
+"""What a process of the edge says of itself."""
 
 FLEET: Final = (
     Family("dripfleet_fleet_postgres_up", "gauge", (), "1: Postgres answered the last look"),
@@ -74,6 +88,7 @@ FLEET: Final = (
     Family("dripfleet_fleet_words", "gauge", ("sequence", "outcome"), "mails handed over with a model's words (outcome: model), or with the template's own, by reason"),
     Family("dripfleet_fleet_texts_wanted", "gauge", ("reason",), "texts of a model that mails wait for and that are not there yet, by reason; counted up to 100 000"),
     Family("dripfleet_fleet_model_closed_seconds", "gauge", ("model",), "how long nobody asks this model still, because it fails; 0: it is asked"),
+    Family("dripfleet_fleet_words_yield_seconds", "gauge", (), "for how long words have been yielding to sends, since mails that are due wait; 0: they do not"),
     Family("dripfleet_fleet_word_batches", "gauge", ("state",), "batches of texts under way; state: made, sent"),
     Family("dripfleet_fleet_model_saved", "gauge", (), "what batches cost less than single calls would have, ever, in that currency"),
     Family("dripfleet_fleet_model_spend", "gauge", ("state",), "what words cost today, a day of UTC, in the currency of the price table; state: reserved, settled"),
@@ -90,9 +105,14 @@ FLEET: Final = (
     Family("dripfleet_fleet_event_oldest_seconds", "gauge", (), "how long the oldest event that a sequence listens for waits to be acted upon"),
     Family("dripfleet_fleet_entry_oldest_seconds", "gauge", (), "for how long somebody's turn to come in is due, where there are places for all"),
     Family("dripfleet_fleet_sequence_draining", "gauge", ("sequence",), "1: the sequence takes nobody new"),
+    Family("dripfleet_fleet_webhooks", "gauge", ("endpoint", "state"), "what an endpoint has not been told; state: waiting, dead"),
+    Family("dripfleet_fleet_webhook_oldest_seconds", "gauge", ("endpoint",), "how long the oldest thing waits that an endpoint is to be told"),
+    Family("dripfleet_fleet_webhook_stands", "gauge", ("endpoint", "state"), "1: the endpoint stands so; state: good, failing, paused, disabled"),
+    Family("dripfleet_fleet_came_back", "gauge", ("stream", "outcome", "reason"), "what came back within a day, in mails; outcome: bounced, delayed, complained, left; reason of a bounce: hard, soft, message, policy"),
+    Family("dripfleet_fleet_edge_ready", "gauge", (), "1: the edge says that it is ready, at DRIPFLEET_EDGE_URL; absent where none is set"),
 )  # fmt: skip
 """What `dripfleet metrics` says of all of it."""
 
-ALL: Final = (*PROCESS, *FLEET)
+ALL: Final = (*PROCESS, *EDGE, *FLEET)
 BY_NAME: Final = {family.name: family for family in ALL}
 SERIES: Final = frozenset(name for family in ALL for name in family.series)

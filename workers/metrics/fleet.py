@@ -20,10 +20,12 @@ from models.session import Database
 from tasks.names import POOLS, QUEUE_OF
 from tasks.personalize import report as words
 from tasks.personalize.overview import overview as words_overview
+from tasks.personalize.pace import yielding
+from tasks.upkeep import returned
 from tasks.upkeep.checks import held_doubts
 from tasks.upkeep.overview import Overview, overview
 from tasks.upkeep.tally import doubts_of_the_last_hour, outcomes_by_step, schedule_lags
-from workers.metrics import arrivals
+from workers.metrics import arrivals, edge, webhooks
 from workers.metrics.process import gauge
 
 log = structlog.get_logger()
@@ -104,6 +106,7 @@ class FleetCollector(Collector):
             yield gauge("dripfleet_fleet_postgres_up", 1)
             yield from found
         yield from self._redis()
+        yield from edge.ready()
         yield gauge("dripfleet_fleet_look_seconds", time.monotonic() - began)
 
     def _redis(self) -> Iterator[Metric]:
@@ -159,6 +162,8 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
     making = words_overview(connection)
     yield gauge("dripfleet_fleet_texts_wanted", {(why,): n for why, n in making.wanted.items()})
     yield gauge("dripfleet_fleet_model_closed_seconds", {(m,): s for m, s in making.closed.items()})
+    since = yielding(connection)
+    yield gauge("dripfleet_fleet_words_yield_seconds", since.total_seconds() if since else 0.0)
     yield gauge("dripfleet_fleet_word_batches", {(s,): n for s, n in making.batches.items()})
     yield gauge("dripfleet_fleet_model_saved", making.saved)
     yield gauge("dripfleet_fleet_model_spend", {("reserved",): reserved, ("settled",): settled})
@@ -166,6 +171,11 @@ def _of_postgres(connection: Connection, now: Overview) -> Iterator[Metric]:
         "dripfleet_fleet_sequence_paused", {(q.key,): q.paused_at is not None for q in sequences}
     )
     yield from arrivals.look(connection, now)
+    yield from webhooks.look(connection)
+    told: Labelled = {}
+    for s in streams:
+        told[s.key, "complained", ""] = told[s.key, "bounced", "hard"] = 0
+    yield gauge("dripfleet_fleet_came_back", told | dict(returned.of_the_last_day(connection)))
 
 
 def _live(now: Overview) -> Labelled:

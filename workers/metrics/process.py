@@ -147,6 +147,24 @@ class LoopCollector(Collector):
         yield gauge("dripfleet_journal_torn", now.journal_torn)
         yield gauge("dripfleet_relay_connections", {(r,): n for r, n in now.connections.items()})
         yield gauge("dripfleet_relay_closed_seconds", {(r,): s for r, s in now.closed_for.items()})
+        yield from _of_domains(now)
+
+
+def _of_domains(now: Gauges) -> Iterator[Metric]:
+    """The pace of limited domains; of those that share a label the one that fares worst."""
+    rates: dict[tuple[str, ...], float] = {}
+    shares: dict[tuple[str, ...], float] = {}
+    resting: dict[tuple[str, ...], float] = {}
+    for relay, groups in now.paces.items():
+        for each in groups:
+            key = (relay, each.label)
+            resting[key] = max(resting.get(key, 0.0), each.closed_for)
+            if each.rate is not None and each.ceiling:
+                rates[key] = min(rates.get(key, each.rate), each.rate)
+                shares[key] = min(shares.get(key, 1.0), each.rate / each.ceiling)
+    yield gauge("dripfleet_relay_domains_rate", rates)
+    yield gauge("dripfleet_relay_domains_share", shares)
+    yield gauge("dripfleet_relay_domains_resting_seconds", resting)
 
 
 class ChildMeter(Meter):

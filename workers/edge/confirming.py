@@ -1,0 +1,98 @@
+"""`/confirm/TOKEN`: the page that a mail about a sign-up leads to. A GET asks, a POST confirms.
+
+As at the way out, looking acts on nothing, and a token that opens nothing is answered as one that does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse
+
+from models.session import Database
+from tasks.audience import confirming
+from tasks.moves import opt_in
+from tasks.send.tokens import Keys, read
+from workers.edge import pages
+from workers.edge.leaving import TOKEN, Language
+
+
+class Registrar:
+    """Who takes confirmations.
+
+    Args:
+        database: where they are written.
+        keys: of the tokens.
+        sender: whose pages these are.
+    """
+
+    def __init__(self, database: Database, keys: Keys, sender: str) -> None:
+        self._database = database
+        self._keys = keys
+        self._sender = sender
+
+    def ask(self, token: str, accepted: str) -> HTMLResponse:
+        """The page with the button."""
+        if not TOKEN.fullmatch(token):
+            return self._nothing(accepted)
+        return self._asking(self._language(self._message(token), accepted), token)
+
+    def confirm(self, token: str, accepted: str) -> HTMLResponse:
+        """The button was pressed."""
+        if not TOKEN.fullmatch(token):
+            return self._nothing(accepted)
+        message = self._message(token)
+        language = self._language(message, accepted)
+        if message is not None:
+            shown = hashlib.sha256(self._asking(language, "").body).hexdigest()[:12]
+            with self._database.transaction() as connection:
+                confirming.confirm(connection, message, f"{language} {shown}")
+        return self._page("done.html", language, "confirmed_title", what="confirmed", back=False)
+
+    def _message(self, token: str) -> int | None:
+        ids = read(self._keys, "confirm", token)
+        return ids[0] if ids is not None and len(ids) == 1 else None
+
+    def _language(self, message: int | None, accepted: str) -> str:
+        with self._database.snapshot() as connection:
+            row = None if message is None else opt_in.asked_by(connection, message)
+        return pages.language_of(None if row is None else row.locale, accepted)
+
+    def _asking(self, language: str, token: str) -> HTMLResponse:
+        return self._page("confirm.html", language, "confirm_title", here=token)
+
+    def _nothing(self, accepted: str) -> HTMLResponse:
+        language = pages.language_of(None, accepted)
+        return self._page("done.html", language, "not_here_title", 404, what="not_here", back=False)
+
+    def _page(
+        self, name: str, language: str, title: str, status: int = 200, **values: object
+    ) -> HTMLResponse:
+        html = pages.page(
+            name, language, title=title, sender=self._sender, **{"here": "", **values}
+        )
+        return HTMLResponse(html, status, {"Content-Language": language})
+
+
+def _registrar(request: Request) -> Registrar:
+    registrar: Registrar = request.app.state.registrar
+    return registrar
+
+
+router = APIRouter(tags=["confirming"], default_response_class=HTMLResponse)
+TheRegistrar = Annotated[Registrar, Depends(_registrar)]
+
+
+@router.get("/confirm/{token}", summary="A page that asks for a confirmation")
+@router.head("/confirm/{token}", include_in_schema=False)
+def ask(token: str, registrar: TheRegistrar, accepted: Language = "") -> HTMLResponse:
+    """Show the button; nothing is changed by looking, since scanners follow every link."""
+    return registrar.ask(token, accepted)
+
+
+@router.post("/confirm/{token}", summary="The sign-up is confirmed")
+def confirm(token: str, registrar: TheRegistrar, accepted: Language = "") -> HTMLResponse:
+    """Write the consent that was asked for, once."""
+    return registrar.confirm(token, accepted)
