@@ -277,6 +277,8 @@ def report(
     emit(rows, as_json=False)
     if found.lift is not None:
         typer.echo(found.lift.said)
+        if found.uplift is not None:
+            typer.echo(found.uplift)
         from workers.cli.lift_parts import show
 
         show(plain(found.lift.parts))
