@@ -1,8 +1,10 @@
 """What a domain that answers slowly costs the others: one recipient in ten is at a tarpit.
 
-    python -m tests.bench.tarpit [--mails 4000] [--rounds 3] [--seconds 5] [--connections 64] [--quick] [--json]
+    python -m tests.bench.tarpit [--mails 4000] [--rounds 3] [--seconds 5] [--connections 64] [--latency 0.2]
+        [--quick] [--json]
 
-Three windows a round, in turns on the same servers, through the shipped sink: nobody is slow; the
+Three windows a round, in turns on the same servers, through the shipped sink, which answers each dot
+after `--latency` seconds, so that connections and not processors are what is short: nobody is slow; the
 tarpit answers each dot after some seconds and every domain is limited to a few mails at once
 (`dripfleet relay limit tarpit --connections 2`); the same tarpit without a limit. What is measured is
 how many mails a second the *other* domains get, to the last of them, as a ratio to the window of the
@@ -103,7 +105,8 @@ class Bench:
         fault = f"dot:stall,seconds={args.seconds:g},rcpt=*@{TARPIT}"
         urls = {}
         for name, spool in self.spools.items():
-            sink = start_sink(spool, faults=() if name == PLAIN else (fault,))
+            faults = () if name == PLAIN else (fault,)
+            sink = start_sink(spool, faults=faults, latency=args.latency)
             exits.callback(sink.stop)
             urls[name] = sink.url
         self.spools[BARE] = self.spools[LIMITED]
@@ -248,6 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of the tarpit, for each dot")
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--latency", type=float, default=0.2, help="seconds of every other dot")
     parser.add_argument("--quick", action="store_true", help="no window without a limit")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
