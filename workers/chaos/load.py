@@ -80,8 +80,9 @@ INSERT INTO suppression (address_hmac, scope, reason)
 SELECT address_hmac, 'all', 'complaint' FROM subscriber WHERE id = :id ON CONFLICT DO NOTHING
 """)
 MOVE_AWAY = text("""
-UPDATE subscriber SET address = 'new.' || address, address_hmac = sha256(address_hmac) WHERE id = :id
+UPDATE subscriber SET address = :address, address_hmac = :identity WHERE id = :id
 """)
+ADDRESS = text("SELECT address FROM subscriber WHERE id = :id")
 ARRIVED = text("""
 INSERT INTO event (subscriber_id, name, occurred_at, properties)
 SELECT s.id, 'chaos.arrived', clock_timestamp(), '{}' FROM subscriber s, generate_series(1, 2)
@@ -170,10 +171,17 @@ class Load:
             with self.database.transaction() as connection:
                 recent = connection.execute(RECENT).scalars().all()
                 if recent:
-                    _LEAVE[how](connection, self.rng.choice(recent))
+                    leaves = {**_LEAVE, "moved_away": self._move_away}
+                    leaves[how](connection, self.rng.choice(recent))
                     self.left[how] += 1
 
         self._try(leave)
+
+    def _move_away(self, connection: Connection, subscriber: int) -> None:
+        address = f"new.{connection.execute(ADDRESS, {'id': subscriber}).scalar_one()}"
+        identity = address_hmac(self.secret, address)
+        values = {"id": subscriber, "address": address, "identity": identity}
+        connection.execute(MOVE_AWAY, values)
 
     def _try(self, action: Callable[[], object]) -> bool:
         """Do it, or leave it where Postgres is away or refuses, or the sequence is paused."""
@@ -203,15 +211,10 @@ def _suppress(connection: Connection, subscriber: int) -> None:
     connection.execute(SUPPRESS, {"id": subscriber})
 
 
-def _move_away(connection: Connection, subscriber: int) -> None:
-    connection.execute(MOVE_AWAY, {"id": subscriber})
-
-
 _LEAVE = {
     "stopped": _stop,
     "suppressed": _suppress,
     "opted_out": _opt_out,
-    "moved_away": _move_away,
 }
 
 
