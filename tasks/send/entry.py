@@ -13,7 +13,7 @@ from tasks.send import service
 
 # After this the task says how many are still open: from the claim on, leases guard the rows.
 LONGEST_WAIT = 20.0
-LAG = 0.5  # seconds that nothing has moved, with a tenth still open: those go on without a task
+LAG = 0.5  # seconds that nothing has moved, with half of them through: the rest needs no task
 
 
 @shared_task(base=FleetTask, name=names.DELIVER)

@@ -163,7 +163,7 @@ class Lane:
         """Queue these; in order, but for those whose connection breaks."""
         async with self._arrived:
             self._queue.extend(mails)
-            self._arrived.notify(len(mails) or len(self._queue))
+            self._arrived.notify(len(mails))
 
     def take_back(self) -> list[Mail]:
         """Take what is queued and on no connection yet."""
@@ -325,13 +325,15 @@ class Lane:
 
     def _waiting(self) -> Mail | None:
         """The next mail in line, if no idle connection is about to take it."""
-        if self._draining or self.relay.rate is not None or len(self._queue) <= self._idle:
+        if self._draining or self.relay.rate is not None:
             return None
-        if self._slow and self._slow.get(self._queue[0].domain, 0.0) > boottime():
-            return None
-        if self.pace is not None and not self.pace.takes(self._queue[0]):
-            return None
-        return self._queue.popleft()
+        while len(self._queue) > self._idle:
+            if self._slow and self._slow.get(self._queue[0].domain, 0.0) > boottime():
+                return None
+            mail = self._queue.popleft()
+            if self.pace is None or self.pace.admits(mail):
+                return mail
+        return None
 
     def _elsewhere(self, seat: _Seat) -> None:
         mail = seat.take()
@@ -352,9 +354,14 @@ class Lane:
                 self._cycles.settle(mail, GiveBack("drained", 0.0))
             return
         self._queue.extendleft(reversed(mails))
-        task = asyncio.create_task(self.put([]))
-        self._putting.add(task)
-        task.add_done_callback(self._putting.discard)
+        if self._idle:  # whoever is busy looks here by itself
+            task = asyncio.create_task(self._rouse(len(mails)))
+            self._putting.add(task)
+            task.add_done_callback(self._putting.discard)
+
+    async def _rouse(self, n: int) -> None:
+        async with self._arrived:
+            self._arrived.notify(n)
 
     def _put_off(self, mail: Mail, why: str, delay: float) -> None:
         self._cycles.settle(mail, GiveBack(why, delay))

@@ -42,8 +42,8 @@ class Ticket:
 
         Args:
             timeout: seconds.
-            lag: seconds without a move after which nobody waits for the last tenth: whoever has one
-                mail in a tarpit would claim nothing else meanwhile.
+            lag: seconds without a move after which nobody waits for the rest, once half are through:
+                whoever has one mail in a tarpit would claim nothing else meanwhile.
         """
         if lag is None:
             self._settled.wait(timeout)
@@ -59,7 +59,7 @@ class Ticket:
         while (left := until - time.monotonic()) > 0 and not self._settled.wait(min(lag, left)):
             with self._lock:
                 done = self.outcomes.total()
-            if done == before and done >= 0.9 * self.claimed:
+            if done == before and 2 * done >= self.claimed:
                 return
             before = done
 

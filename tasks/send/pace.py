@@ -237,17 +237,6 @@ class Pace:
             self._plan(group, now)
         return False
 
-    def takes(self, mail: Mail) -> bool:
-        """As `admits`, but a mail that must wait stays where it is."""
-        if mail.group or not self.active:
-            mail.admitted = boottime()
-            return True
-        name = self._name_of(mail.domain)
-        if name is None:
-            return False
-        group = self._group(name)
-        return group is None or (not group.aside and self._take(group, mail))
-
     def lags(self, mail: Mail) -> bool:
         """Whether its group answers so slowly that nobody should wait behind it."""
         group = self._groups.get(mail.group)
