@@ -10,6 +10,9 @@ from sqlalchemy import Connection, text
 SETTLED: Final = 15.0
 """Seconds from a message's first hit to its judgement: what a scanner does is then all there."""
 
+NOT_COUNTED: Final = "x-not-counted"
+"""Header of a click that leads on though Postgres is away, so that nobody takes it for counted."""
+
 # One statement a group, as text for whoever speaks the protocol itself.
 WRITE: Final = """
 INSERT INTO hit (message_id, link_id, agent)

@@ -12,7 +12,7 @@ SELECT EXISTS (SELECT FROM webhook_endpoint e
       AND EXISTS (SELECT FROM webhook_delivery d
           WHERE d.endpoint_id = e.id AND d.due_at <= (SELECT clock_timestamp())))
     OR EXISTS (SELECT FROM webhook_outbox o JOIN webhook_endpoint e ON e.name = o.target
-        WHERE o.delivered_at IS NULL)
+        WHERE o.delivered_at IS NULL AND e.disabled_at IS NULL)
 """)
 
 

@@ -16,14 +16,14 @@ LEASE: Final = 180.0
 """Seconds after which what was taken is due again: its worker died."""
 PRUNED: Final = 5_000
 
-# Calls of steps become deliveries to the endpoint of that name, each once.
+# Calls of steps become deliveries to the endpoint of that name, each once; those to a disabled one stay.
 CALLS = text("""
 WITH taken AS (
     UPDATE webhook_outbox o SET delivered_at = clock_timestamp()
     FROM webhook_endpoint e
     WHERE e.name = o.target AND o.id IN (
         SELECT w.id FROM webhook_outbox w JOIN webhook_endpoint x ON x.name = w.target
-        WHERE w.delivered_at IS NULL ORDER BY w.created_at LIMIT :n FOR UPDATE OF w SKIP LOCKED)
+        WHERE w.delivered_at IS NULL AND x.disabled_at IS NULL ORDER BY w.created_at LIMIT :n FOR UPDATE OF w SKIP LOCKED)
     RETURNING e.id AS endpoint_id, o.effect_key, o.payload, o.subscriber_id, o.created_at)
 INSERT INTO webhook_delivery (endpoint_id, key, type, subscriber_id, data, created_at)
 SELECT endpoint_id, 'call_' || encode(effect_key, 'hex'), :type, subscriber_id,
@@ -99,16 +99,20 @@ WHERE d.endpoint_id = :id AND d.due_at IS NULL
   AND (CAST(:since AS interval) IS NULL OR d.created_at >= clock_timestamp() - :since)
   AND (NOT :dead OR d.dead_at IS NOT NULL)
 """)
-PRUNE = text("""
+# Apart, so that each goes by its index: the delivered are many, the others few.
+PRUNE = tuple(
+    text(f"""
 DELETE FROM webhook_delivery WHERE id IN (
-    SELECT id FROM webhook_delivery
-    WHERE delivered_at < clock_timestamp() - make_interval(days => :days)
-       OR dead_at < clock_timestamp() - make_interval(days => :days)
-       OR (due_at IS NOT NULL AND created_at < clock_timestamp() - make_interval(days => :days)
-           AND EXISTS (SELECT FROM webhook_endpoint e
-               WHERE e.id = endpoint_id AND e.disabled_at IS NOT NULL))
-    LIMIT :n)
+    SELECT d.id FROM webhook_delivery d
+    WHERE {which} < clock_timestamp() - make_interval(days => :days) LIMIT :n)
 """)
+    for which in (
+        "d.delivered_at",
+        "d.dead_at IS NOT NULL AND d.dead_at",
+        "d.due_at IS NOT NULL AND d.endpoint_id IN"
+        " (SELECT e.id FROM webhook_endpoint e WHERE e.disabled_at IS NOT NULL) AND d.created_at",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +236,12 @@ def replay(
 
 
 def prune(connection: Connection, days: int) -> int:
-    """Drop what was delivered or died so long ago, and what waits for a disabled endpoint; how many."""
-    return connection.execute(PRUNE, {"days": days, "n": PRUNED}).rowcount
+    """Drop what was delivered or died so long ago, and what waits for a disabled endpoint; how many.
+
+    At most `PRUNED` of each kind.
+    """
+    values = {"days": days, "n": PRUNED}
+    return sum(connection.execute(each, values).rowcount for each in PRUNE)
 
 
 def _secrets(row: Any, key: bytes) -> tuple[bytes, ...]:

@@ -1,17 +1,20 @@
 """How many clicks and events a second the edge takes, each in Postgres before it is answered.
 
-    python -m tests.bench.edge [--seconds 10] [--connections 64] [--json]
+    python -m tests.bench.edge [--seconds 10] [--connections 64] [--pace 3500] [--json]
 
 `dripfleet api` on a Postgres of its own, with fsync, asked by `wrk` (Debian's package of that name) over
 loopback, on the same cores. Every click has its own token; afterwards the rows of `hit` are counted
 against the answers that wrk saw, so that a figure with a lost click is no figure. `bare` is the same
-server answering /healthz, which writes nothing: what HTTP alone costs here. CPU µs a request are those of
+server answering /healthz, which writes nothing: what HTTP alone costs here. `clicks` asks as fast as answers
+come; `paced` asks by 256 connections that rest in between, about `--pace` a second, as readers do who know
+nothing of each other: its p99 is how long they wait. CPU µs a request are those of
 the edge and of Postgres, by the kernel's count; wrk's come on top, on the same cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import re
@@ -27,6 +30,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from models.migrate import migrate
@@ -34,9 +38,11 @@ from models.session import Database
 from tasks.audience import api_key
 from tasks.audience.address import address_hmac
 from tasks.errors import Misconfigured
+from tasks.moves.settings import IdentitySettings
 from tasks.send.tokens import Keys, sign
 from tests.bench.cpu_time import cpu_seconds, used_between
 from workers.cli.render import say
+from workers.edge.settings import EdgeSettings
 from workers.embedded.postgres import EmbeddedPostgres
 
 SECRET = "a secret of the benchmark"
@@ -51,6 +57,11 @@ local at = 0
 function init(args) at = math.random(#paths) end
 function request() at = at % #paths + 1 return wrk.format("GET", paths[at]) end
 """
+PACED = f"""{CLICKS}
+local rest = tonumber(os.getenv("REST"))
+function delay() return math.floor(-rest * math.log(1 - math.random())) end
+"""
+READERS = 256
 WRITES = """
 wrk.method = "POST"
 wrk.headers["Authorization"] = "Bearer " .. os.getenv("KEY")
@@ -74,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--pace", type=int, default=3500)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     if shutil.which("wrk") is None:
@@ -89,18 +101,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pid = exits.enter_context(serving(postgres.url, folder / "edge", port))
         roots = {"postgres": postgres.pid, "edge": pid}
         found: dict[str, Any] = {}
-        for name, script in (("bare", None), ("clicks", CLICKS), ("events", WRITES)):
+        for name, script in (
+            ("bare", None),
+            ("clicks", CLICKS),
+            ("paced", PACED),
+            ("events", WRITES),
+        ):
             say(f"{name} for {asked.seconds} s")
-            environment = {"KEY": key, "TOKENS": str(folder / "tokens")}
+            rest = f"{READERS / asked.pace * 1000:g}"
+            environment = {"KEY": key, "TOKENS": str(folder / "tokens"), "REST": rest}
             found[name] = pressed(asked, port, folder, script, environment, roots)
         with database.transaction() as connection:
             rows = connection.execute(text("SELECT count(*) FROM hit")).scalar_one()
             events = connection.execute(text("SELECT count(*) FROM event")).scalar_one()
-        found["clicks"]["rows"] = rows
-        found["clicks"]["lost"] = max(0, found["clicks"]["answers"] - rows)
+        found["rows"] = rows
+        found["full_collection_ms"] = full_collections(postgres.url)
+        found["lost"] = max(0, found["clicks"]["answers"] + found["paced"]["answers"] - rows)
         found["events"]["events_a_second"] = round(events / asked.seconds)
     sys.stdout.write(json.dumps(found, indent=None if asked.json else 2) + "\n")
-    return 1 if found["clicks"]["lost"] else 0
+    return 1 if found["lost"] else 0
+
+
+def full_collections(url: str) -> dict[str, float]:
+    """Milliseconds of processor time that a full collection of garbage takes in such a process.
+
+    `whole`: with all that its libraries hold; `frozen`: when that is left out, as `workers.edge.run` does.
+    """
+    import uvicorn
+
+    from workers.edge.app import build
+
+    database = Database(url)
+    settings = EdgeSettings(secret_token=SecretStr(SECRET))
+    identity = IdentitySettings(secret_message_id=SecretStr(SECRET))
+    app = build(settings, database, identities=SECRET.encode(), identity=identity)
+    assert (uvicorn, app) is not None  # both are held, as in the process
+
+    def took() -> float:
+        began = time.thread_time()
+        gc.collect()
+        return round((time.thread_time() - began) * 1000, 3)
+
+    took()
+    whole = min(took() for _ in range(5))
+    gc.freeze()
+    frozen = min(took() for _ in range(5))
+    gc.unfreeze()
+    database.close()
+    return {"whole": whole, "frozen": frozen}
 
 
 def filled(database: Database, folder: Path) -> str:
@@ -178,7 +226,7 @@ def pressed(
 ) -> dict[str, Any]:
     """What wrk says of one kind of request, and what it cost."""
     # A request of 500 events keeps the edge busy for long: more of them at once would only wait.
-    connections = 4 if script == WRITES else asked.connections
+    connections = {WRITES: 4, PACED: READERS}.get(script or "", asked.connections)
     command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{asked.seconds}s"]
     if script is not None:
         path = folder / "script.lua"

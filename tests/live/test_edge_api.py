@@ -263,6 +263,7 @@ def test_no_body_whatever_is_a_fault_of_ours(database: Database, api: TestClient
         "/v1/subscribers",
         "/v1/enrollments",
         "/u/{token}",
+        "/c/{token}",
     }
 
 

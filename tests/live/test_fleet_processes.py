@@ -31,7 +31,9 @@ from tasks.send.compliance import missing
 from tasks.send.dkim import Keyring
 from tasks.send.gate import Gate
 from tasks.send.settings import SendSettings
+from tasks.webhooks import book
 from tests.live import seeds
+from tests.live.listener import Listener
 from tests.live.processes import running, servers, until
 from tests.live.webdriver import browsing
 from workers.celery import build
@@ -48,7 +50,9 @@ HEAVY = ("pandas", "sklearn", "cirq", "openai", "numba", "scipy", "matplotlib", 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """Short periods, so that the ticks' own tests need no patience."""
-    with servers(REAP_EVERY="1", RESOLVE_EVERY="1", FLOWER_PORT="15555") as stack:
+    with servers(
+        REAP_EVERY="1", RESOLVE_EVERY="1", FLOWER_PORT="15555", WEBHOOK_NETWORKS="127.0.0.0/8"
+    ) as stack:
         stack.serve_edge()
         yield stack
 
@@ -123,7 +127,9 @@ steps:
 """
 
 
-def test_limits_and_waits_hold_in_the_running_fleet(fleet: Fleet, database: Database) -> None:
+def test_limits_and_waits_hold_in_the_running_fleet_and_who_is_to_be_told_is(
+    fleet: Fleet, stack: Stack, database: Database
+) -> None:
     def clock(hours: int) -> str:
         """An hour of the clock in Berlin, from now."""
         return f"{local(datetime.now(UTC) + timedelta(hours=hours), 'Europe/Berlin'):%H:%M}"
@@ -145,6 +151,10 @@ def test_limits_and_waits_hold_in_the_running_fleet(fleet: Fleet, database: Data
     standing = "SELECT DISTINCT step_id, wait_rule ->> 'kind' FROM enrollment"
     until(lambda: rows(standing) == [("buy", "until_event")], "a wait for the event", fleet)
     assert rows("SELECT target, count(*) FROM webhook_outbox GROUP BY 1") == [("crm", 2)]
+    # Who is called is named only now: what waited is told.
+    listener, secret = Listener(), stack.environment()["DRIPFLEET_SECRET_ADDRESS"].encode()
+    with database.transaction() as connection:
+        book.add(connection, "crm", listener.url, key=secret, types=["event.recorded"], plain=True)
 
     write(
         "INSERT INTO event (subscriber_id, name, occurred_at)"
@@ -154,6 +164,11 @@ def test_limits_and_waits_hold_in_the_running_fleet(fleet: Fleet, database: Data
     moved = "SELECT DISTINCT step_id, wait_rule ->> 'by' FROM enrollment"
     until(lambda: rows(moved) == [("mail", "quiet_hours")], "quiet hours", fleet)
     assert time.monotonic() - recorded < 10  # 5 s at rest
+    until(lambda: len(listener.told) == 3, "two calls and an event", fleet)
+    assert sorted(each["type"] for each in listener.bodies()) == [
+        "event.recorded", "step.called", "step.called",
+    ]  # fmt: skip
+    listener.close()
     assert rows("SELECT count(*) FROM message") == [(0,)]
 
     # Far in the east they are awake: one mail goes, and the cap has no room for the other.

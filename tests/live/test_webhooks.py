@@ -11,9 +11,8 @@ import socket
 import ssl
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,61 +24,23 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from models.session import Database
-from tasks import webhook_work
+from tasks import base, names, webhook_work
 from tasks.audience import one_event
 from tasks.errors import Permanent
 from tasks.moves.erase import erase
 from tasks.moves.stop import stop_subscriber
-from tasks.webhooks import book, engine, store, target
+from tasks.webhooks import book, engine, entry, store, target
 from tasks.webhooks.engine import Answer
 from tasks.webhooks.post import Post
 from tasks.webhooks.settings import WebhookSettings
 from tasks.webhooks.wire import Caller
 from tests.live import seeds
 from tests.live.fleet import Fleet
+from tests.live.listener import Listener
+from workers.cli import main
 from workers.doctor import webhooks as doctor
 
 KEY = b"an identity of the tests"
-
-
-class Listener:
-    """A server on loopback that keeps what it is told, and answers by `answer`."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[dict[str, str], bytes]] = []
-        self.answer: Callable[[bytes], tuple[int, dict[str, str]]] = lambda body: (204, {})
-        listener = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                listener.told.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                status, headers = listener.answer(body)
-                self.send_response(status)
-                for name, value in {"content-length": "0", **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/in"
-
-    def bodies(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for _, body in self.told]
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -343,6 +304,49 @@ def test_a_step_calls_the_endpoint_of_its_name_under_its_effect_key_and_an_erase
     assert [each["type"] for each in listener.bodies()[1:]] == ["subscriber.erased"]
     assert listener.bodies()[1]["data"] == {"subscriber": {"id": who, "external_id": None}}
     assert run(database, "SELECT type FROM webhook_delivery") == [("subscriber.erased",)]
+
+
+def test_a_doorbell_tells_what_is_due_by_one_thread_of_a_worker(
+    database: Database, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIPFLEET_SECRET_ADDRESS", KEY.decode())
+    monkeypatch.setenv("DRIPFLEET_WEBHOOK_NETWORKS", "127.0.0.0/8")
+    entry.settings.cache_clear()
+    base.configure(database, "upkeep")
+    secret = added(database, listener.url, "subscriber.stopped")
+    (who,) = seeds.subscribers(database, 1)
+    with database.transaction() as connection:
+        stop_subscriber(connection, who, "operator")
+    with entry._alone:
+        assert entry.deliver(v=names.VERSION) == {}
+    assert entry.deliver(v=names.VERSION)["delivered"] == 1
+    assert verified(secret, *listener.told[0])
+    assert names.QUEUE_OF[names.WEBHOOKS] == "webhooks", "never before what brings mails back"
+
+
+def test_an_operator_tries_an_endpoint_and_is_told_what_it_answers(
+    database: Database,
+    listener: Listener,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DRIPFLEET_DATABASE_URL", database.url)
+    monkeypatch.setenv("DRIPFLEET_SECRET_ADDRESS", KEY.decode())
+    assert main(["webhooks", "add", "crm", listener.url]) == 1
+    assert "is not https" in capsys.readouterr().err
+    monkeypatch.setenv("DRIPFLEET_WEBHOOK_NETWORKS", "127.0.0.0/8")
+    assert main(["webhooks", "add", "crm", listener.url, "--type", "message.sent"]) == 0
+    secret = b64decode(capsys.readouterr().out.strip().removeprefix("whsec_"))
+    assert main(["webhooks", "test", "crm"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == 204
+    ((headers, body),) = listener.told
+    assert verified(secret, headers, body) and json.loads(body)["type"] == "test.ping"
+    listener.answer = lambda body: (404, {})
+    assert main(["webhooks", "test", "crm"]) == 1
+    assert "status 404, and 2xx was expected" in capsys.readouterr().err
+    assert main(["webhooks", "replay", "crm"]) == 2
+    assert main(["webhooks", "pause", "nobody", "--reason", "x"]) == 1
+    assert "`dripfleet webhooks list` shows which there are" in capsys.readouterr().err
 
 
 def certificate(folder: Path, host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -21,6 +21,7 @@ from tasks.audience.importer import import_subscribers
 from tasks.audience.rejects import Rejects
 from tasks.errors import Permanent
 from tasks.moves.stop import stop_subscriber
+from tasks.send import limits
 from tasks.send.render import Bundle
 from tasks.sequence.enroll import enroll_identities
 from tasks.sequence.publish import publish
@@ -69,6 +70,7 @@ KEYS: Final = ("chaos-news", "chaos-receipt")
 BATCH: Final = 12
 ARRIVE: Final = 2  # of a batch: each is told of twice, as by a producer that tries again
 EVERY: Final = 0.5  # seconds
+AT_ONCE: Final = 24  # mails under way to a domain, over all workers: fewer than their connections
 
 OPT_OUT = text("""
 UPDATE consent SET opted_in = false, at = clock_timestamp() WHERE subscriber_id = :id AND opted_in
@@ -78,8 +80,9 @@ INSERT INTO suppression (address_hmac, scope, reason)
 SELECT address_hmac, 'all', 'complaint' FROM subscriber WHERE id = :id ON CONFLICT DO NOTHING
 """)
 MOVE_AWAY = text("""
-UPDATE subscriber SET address = 'new.' || address, address_hmac = sha256(address_hmac) WHERE id = :id
+UPDATE subscriber SET address = :address, address_hmac = :identity WHERE id = :id
 """)
+ADDRESS = text("SELECT address FROM subscriber WHERE id = :id")
 ARRIVED = text("""
 INSERT INTO event (subscriber_id, name, occurred_at, properties)
 SELECT s.id, 'chaos.arrived', clock_timestamp(), '{}' FROM subscriber s, generate_series(1, 2)
@@ -121,7 +124,12 @@ class Load:
     _at: float = 0.0
 
     def prepare(self) -> None:
-        """Import the people and publish the sequences."""
+        """Import the people, publish the sequences, and limit how much is under way to a domain.
+
+        So what the pace of a domain rests on, Redis among it, is under every fault too.
+        """
+        with self.database.transaction() as connection:
+            limits.set_limit(connection, "default", "*", connections=AT_ONCE)
         import_subscribers(
             self.database, self._csv(), name="people", secret=self.secret, rejects=Rejects(None)
         )
@@ -163,10 +171,17 @@ class Load:
             with self.database.transaction() as connection:
                 recent = connection.execute(RECENT).scalars().all()
                 if recent:
-                    _LEAVE[how](connection, self.rng.choice(recent))
+                    leaves = {**_LEAVE, "moved_away": self._move_away}
+                    leaves[how](connection, self.rng.choice(recent))
                     self.left[how] += 1
 
         self._try(leave)
+
+    def _move_away(self, connection: Connection, subscriber: int) -> None:
+        address = f"new.{connection.execute(ADDRESS, {'id': subscriber}).scalar_one()}"
+        identity = address_hmac(self.secret, address)
+        values = {"id": subscriber, "address": address, "identity": identity}
+        connection.execute(MOVE_AWAY, values)
 
     def _try(self, action: Callable[[], object]) -> bool:
         """Do it, or leave it where Postgres is away or refuses, or the sequence is paused."""
@@ -196,15 +211,10 @@ def _suppress(connection: Connection, subscriber: int) -> None:
     connection.execute(SUPPRESS, {"id": subscriber})
 
 
-def _move_away(connection: Connection, subscriber: int) -> None:
-    connection.execute(MOVE_AWAY, {"id": subscriber})
-
-
 _LEAVE = {
     "stopped": _stop,
     "suppressed": _suppress,
     "opted_out": _opt_out,
-    "moved_away": _move_away,
 }
 
 

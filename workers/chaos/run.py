@@ -16,11 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from tasks.errors import Permanent
 from tasks.moves.settings import DeliverySettings
 from tasks.upkeep import verify as audit
-from workers.chaos import raised
+from workers.chaos import of_edge, raised
 from workers.chaos.catalogue import CATALOGUE, Fault
 from workers.chaos.load import BATCH, EVERY, Load
 from workers.chaos.of_smtp import rules
 from workers.chaos.players import Played, Players
+from workers.chaos.readers import Readers
 from workers.chaos.world import World, await_value
 from workers.cli.audit import SinkLedger
 from workers.embedded.ledger import read_ledger
@@ -134,6 +135,7 @@ def run(
         seed=seed,
         latency=latency,
         guard_off=guard_off,
+        edge=any(each.name == of_edge.NAME for each in faults) and not of_edge.lacking(),
         say=say,
     )
     with world:
@@ -149,6 +151,7 @@ def run(
         with world.database.transaction() as connection:
             raised.install(connection)
         world.start()
+        readers = _readers(world, seed)
         _flow(world, load)
         say("mail flows; faults begin")
         players = Players(world, faults, seconds, seed, say)
@@ -156,13 +159,30 @@ def run(
         while players.playing():
             _turn(world, load)
         _hear_all(world, load)
+        if readers is not None:
+            readers.stop()
         result.played = players.played
         world.faults.stop()
         say("no more faults; settling")
         _settle(world, result)
         world.stop()
         _judge(world, load, result, smtp=smtp)
+        if readers is not None:
+            say(
+                f"at the edge: {len(readers.clicked)} clicks, {len(readers.told)} events and"
+                f" {len(readers.left)} who left were answered, {readers.unanswered} were not"
+            )
+            result.faults += readers.faults()
     return result
+
+
+def _readers(world: World, seed: int) -> Readers | None:
+    if world.edge_port is None:
+        return None
+    secret = world.home.secret("token")
+    readers = Readers(world.database, world.edge_url, secret, random.Random(seed + 100))
+    readers.start()
+    return readers
 
 
 def _turn(world: World, load: Load | None) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -58,6 +59,7 @@ class World:
         seed: of the sink's draws.
         latency: seconds from a dot to its reply.
         guard_off: a name of `guards.OFF`, for the negative control.
+        edge: whether readers reach this fleet, by an edge of its own.
         say: told what the supervisor says.
     """
 
@@ -70,6 +72,7 @@ class World:
         seed: int = 0,
         latency: float = 0.0,
         guard_off: str | None = None,
+        edge: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.root = root
@@ -83,6 +86,8 @@ class World:
         self._exits = ExitStack()
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._second: subprocess.Popen[bytes] | None = None
+        self._edge: subprocess.Popen[bytes] | None = None
+        self.edge_port = free_port() if edge else None
         self._changing = threading.RLock()
 
     def __enter__(self) -> Self:
@@ -127,6 +132,9 @@ class World:
             "DRIPFLEET_RESTART_MAX": "2",
             **self.delivery.environment(),
         }
+        if self.edge_port is not None:
+            own["DRIPFLEET_EDGE_PORT"] = str(self.edge_port)
+            own["DRIPFLEET_EDGE_URL"] = self.edge_url
         own |= {f"DRIPFLEET_SECRET_{name.upper()}": self.home.secret(name) for name in SECRETS}
         return kept | own
 
@@ -138,6 +146,21 @@ class World:
         with self._changing:
             self._supervisor = self.spawn("fleet")
             self._second = self.spawn(*SECOND)
+            if self.edge_port is not None:
+                self._edge = self.spawn("api")
+
+    @property
+    def edge_url(self) -> str:
+        """Where readers reach the edge."""
+        return f"http://127.0.0.1:{self.edge_port}"
+
+    def kill_edge(self) -> bool:
+        """Kill the edge with -9; whether there was one. `tend` starts another."""
+        with self._changing:
+            running = self._edge is not None and self._edge.poll() is None
+            return (
+                running and self._edge is not None and send_signal(self._edge.pid, signal.SIGKILL)
+            )
 
     def spawn(
         self, *command: str, hooks: Sequence[str] = (), more: Mapping[str, str] | None = None
@@ -158,8 +181,9 @@ class World:
     def stop(self) -> None:
         """Stop the fleet in order, what is frozen woken first; what does not end is killed."""
         with self._changing:
-            ours = [each for each in (self._supervisor, self._second) if each is not None]
-            self._supervisor = self._second = None
+            standing = (self._supervisor, self._second, self._edge)
+            ours = [each for each in standing if each is not None]
+            self._supervisor = self._second = self._edge = None
         family = [process for each in ours for process in _family(each.pid)]
         for process in family:
             with contextlib.suppress(psutil.Error):
@@ -179,7 +203,7 @@ class World:
             each.wait()
 
     def tend(self) -> None:
-        """Start again what of the supervisor and the second send worker is gone. Call it often."""
+        """Start again what of the supervisor, the second send worker and the edge is gone. Call it often."""
         with self._changing:
             if self._supervisor is not None and self._supervisor.poll() is not None:
                 self.say(
@@ -188,6 +212,8 @@ class World:
                 self._supervisor = self.spawn("fleet")
             if self._second is not None and self._second.poll() is not None:
                 self._second = self.spawn(*SECOND)
+            if self._edge is not None and self._edge.poll() is not None:
+                self._edge = self.spawn("api")
 
     @property
     def supervisor(self) -> int:
@@ -251,6 +277,13 @@ class World:
         with self.database.transaction() as connection:
             row = connection.execute(LIVE).one()
             return row.messages, row.enrollments + row.asking
+
+
+def free_port() -> int:
+    """A port of this machine that is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def await_value(look: Callable[[], T | None], seconds: float) -> T | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Iterator
 from typing import Final
 
 from sqlalchemy import Connection
 
 from tasks.webhooks import book
+from tasks.webhooks.target import networks
 from workers.doctor.finding import Finding, error, fine, warning
 
 PATIENCE: Final = 900.0
@@ -18,6 +20,7 @@ PATIENCE: Final = 900.0
 def endpoints(connection: Connection) -> Iterator[Finding]:
     """Endpoints that are disabled, fail or are paused, and what nobody took."""
     found = book.listed(connection)
+    networks(os.environ.get("DRIPFLEET_WEBHOOK_NETWORKS", ""))  # raises where it is none
     for each in found:
         name, check = each["name"], f"webhook {each['name']}"
         waits = f"{each['waiting']} wait"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -24,7 +25,7 @@ from workers.edge.provider_settings import ProviderSettings
 from workers.edge.reports import Reports, forget
 from workers.edge.settings import EdgeSettings
 from workers.edge.shield import AccessLog, Shield
-from workers.edge.tracking import Tracking
+from workers.edge.tracking import PATHS, Tracking
 from workers.metrics.edge import EdgeMeter
 
 LOG_EVERY = 0.2
@@ -115,6 +116,14 @@ def build(
             return problem.answer(503, why)
         return JSONResponse({"status": "ok"})
 
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = described()
+        schema["paths"].update(PATHS)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
     https = settings.edge_url.startswith("https://")
     inner = Tracking(app, database, settings.keys, hits)
     return Shield(inner, access, body=settings.edge_body, https=https)

@@ -7,7 +7,7 @@ counts nothing. Plain ASGI, since of all that the edge answers these are by far 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,6 +31,42 @@ PIXEL: Final = bytes.fromhex(
 MOST_LINKS: Final = 20_000
 LONGEST: Final = 100  # octets of a token, by far
 PURPOSES: Final = (b"sec-purpose", b"purpose", b"x-purpose")
+
+_TOKEN: Final = {
+    "name": "token",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "maxLength": LONGEST},
+}
+_PROBLEM: Final[dict[str, Any]] = {"application/problem+json": {}}
+PATHS: Final[dict[str, Any]] = {
+    "/c/{token}": {
+        "get": {
+            "tags": ["tracking"],
+            "summary": "Follow a link of a mail",
+            "operationId": "click",
+            "description": "Counted before it is answered; where Postgres is away, `x-not-counted` says so.",
+            "parameters": [_TOKEN],
+            "responses": {
+                "302": {"description": "To the stored link."},
+                "404": {"description": "This leads nowhere.", "content": _PROBLEM},
+                "503": {"description": "The link cannot be looked up now.", "content": _PROBLEM},
+            },
+        }
+    },
+    "/o/{token}": {
+        "get": {
+            "tags": ["tracking"],
+            "summary": "A pixel of a mail",
+            "operationId": "open",
+            "parameters": [_TOKEN],
+            "responses": {
+                "200": {"description": "The same for any token.", "content": {"image/gif": {}}}
+            },
+        }
+    },
+}
+"""What `Tracking` answers, for the OpenAPI of the app behind it."""
 
 
 class Tracking:
@@ -75,15 +111,18 @@ class Tracking:
                     said = "where this link leads cannot be looked up now; try it again in a minute"
                     await problem.answer(503, said)(scope, receive, send)
                     return
+        counted = True
         if ids is not None and len(ids) == 2 and scope["method"] == "GET":
-            await self._hits.add(ids[0], ids[1], _agent(scope))
+            counted = await self._hits.add(ids[0], ids[1], _agent(scope))
         if url is None:
             # The link that no human sees leads to the same nothing as a forged one.
             said = "this link leads nowhere; it may have been cut off: copy it from the mail in one piece"
             await problem.answer(404, said)(scope, receive, send)
             return
-        location = (b"location", url.encode("ascii"))
-        await _answer(send, 302, [location, (b"content-length", b"0")], b"")
+        headers = [(b"location", url.encode("ascii")), (b"content-length", b"0")]
+        if not counted:
+            headers.append((stored.NOT_COUNTED.encode(), b"1"))
+        await _answer(send, 302, headers, b"")
 
     async def _open(self, token: str, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
