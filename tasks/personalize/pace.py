@@ -26,6 +26,8 @@ HOLD: Final = 3.0
 """Seconds for which words still yield after the last look that found mails waiting."""
 BURST: Final = 8
 """Texts that are taken at once meanwhile."""
+OWED: Final = 5.0
+"""Seconds of rest that are owed at most: one slow moment is no reason to write nothing for a minute."""
 NOTE: Final = 2.0
 
 log = structlog.get_logger()
@@ -96,7 +98,8 @@ class Pace:
         now = self._clock()
         if now < self._until:
             with self._lock:
-                self._free_at = max(self._free_at, now) + seconds * (1 / self._share - 1)
+                owed = max(self._free_at, now) + seconds * (1 / self._share - 1)
+                self._free_at = min(owed, now + OWED)
 
     def rest(self, over: Callable[[], bool], most: float = float("inf")) -> bool:
         """Wait until the next texts may be made: not at all while no mail waits.

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -33,6 +34,7 @@ from models.migrate import migrate
 from models.session import Database
 from schedules.loader import loads
 from schedules.prompt_file import loads_prompt
+from tasks.personalize.client import Client
 from tasks.personalize.settings import ModelSettings
 from tasks.personalize.work import Writer
 from tasks.send.render import Bundle
@@ -73,10 +75,14 @@ WRITER: Final = "bench-words"
 BACKENDS = text("SELECT pid FROM pg_stat_activity WHERE application_name = :name")
 
 
-def write(database_url: str, url: str, share: float) -> None:
-    """Write texts until the process is ended."""
+def write(database_url: str, url: str, share: float, ready: Event) -> None:
+    """Write texts until the process is ended; `ready` once it has what it imports."""
     database = Database(database_url, name=WRITER)
-    writer = Writer(database, ModelSettings(url=url, yield_share=share))
+    settings = ModelSettings(url=url, yield_share=share)
+    writer = Writer(database, settings, Client(settings))
+    with database.transaction() as connection:
+        connection.execute(text("SELECT 1"))
+    ready.set()
     while True:
         writer.work()
         time.sleep(0.05)
@@ -134,10 +140,12 @@ def measure(fleet: Fleet, server: Server | None, database_url: str, share: float
     child = None
     if server is not None:
         context = multiprocessing.get_context("spawn")
-        args = (database_url, server.url, share)
+        ready = context.Event()
+        args = (database_url, server.url, share, ready)
         child = context.Process(target=write, args=args, daemon=True)
         child.start()
-        time.sleep(4)  # its imports are no part of the figure
+        ready.wait(60)
+        time.sleep(3)  # what a first call sets up is no part of the figure
     roots = writing(fleet, child.pid, server) if child and child.pid and server else {}
     before, used = texts(fleet), cpu_seconds(roots)
     began, cpu = time.perf_counter(), time.process_time()
