@@ -63,7 +63,7 @@ def send(
     from tasks.send.seed import MOST, Seeder
     from tasks.send.service import relays
     from tasks.send.settings import SendSettings
-    from workers.cli.content import rendered
+    from workers.cli.content import files_for, rendered
     from workers.embedded.stack import Stack
 
     with Stack(say=say) as stack:
@@ -97,7 +97,8 @@ def send(
             template, templates, case, prompt, locale, sender=way.sender, leaving=seeder.leaving
         )
         open_to = [each for each in wanted if each not in held]
-        mails = [seeder.mail(made, each) for each in open_to]
+        files = files_for(template, templates, case, locale)
+        mails = [seeder.mail(made, each, files) for each in open_to]
         told = asyncio.run(seeder.deliver(mails))
     rows = [{"to": each, "outcome": "not sent", "said": "suppressed"} for each in held]
     taken = 0
