@@ -85,19 +85,19 @@ def fill(
         "cap": max(steps, 1),
         "waiting": 0 if waits else 2,
     }
-    _configure(database, "SET max_wal_size = '16GB'")
+    configure(database, "SET max_wal_size = '16GB'")
     with database.transaction() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("SET LOCAL synchronous_commit = off"))
         for statement in f"{SEQUENCE};{PEOPLE}".format(**values).split(";"):
             connection.execute(text(statement))
-    _configure(database, "RESET max_wal_size")
+    configure(database, "RESET max_wal_size")
     with database.raw() as connection:
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
 
 
-def _configure(database: Database, how: str) -> None:
+def configure(database: Database, how: str) -> None:
     """Change the whole server: without a checkpoint every gigabyte a book is written in half the time."""
     with database.raw() as connection:
         connection.execute(f"ALTER SYSTEM {how}")

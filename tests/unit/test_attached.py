@@ -16,14 +16,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from tasks.errors import Permanent
 from tasks.send import attachable, attached
 from tasks.send.content import Content, Facts, Sender, compose
 from tasks.send.links import tracked
+from tasks.send.relay import Relay
 from tasks.send.render import Bundle, bundle_from_folder, compile, files_of
+from tasks.send.seed import Seeder
+from tasks.send.settings import SendSettings
 from tasks.send.skeleton import Skeleton
 from workers.cli import main
+from workers.cli.content import files_for
 from workers.cli.proof import prove
 from workers.cli.render import ExitCode
 
@@ -222,6 +227,17 @@ def test_review_and_preview_look_at_the_files_too(
     assert main(["content", "preview", "shop/order", "--html", str(page), *options]) == ExitCode.OK
     assert "with attachments/terms.pdf, " in capsys.readouterr().err
     assert b64encode(PNG + b"logo").decode() in page.read_text()
+
+
+def test_a_test_mail_carries_what_the_real_one_does(folder: Path) -> None:
+    unused = SecretStr("smtp://127.0.0.1")
+    settings = SendSettings(smtp_url=unused, secret_token=unused, dkim_keys="relay")
+    seeder = Seeder(settings, Relay.parse("smtp://127.0.0.1"), SENDER, marketing=True)
+    files = files_for("shop/order", folder, "full", "de-AT")
+    rendered = compile(bundle_from_folder(folder, "shop/order")).render(variables("de-AT"))
+    _, body = seeder.mail(rendered, "seed@example.net", files)
+    (terms,) = parsed(body).iter_attachments()
+    assert terms.get_filename() == "Geschäftsbedingungen.pdf"
 
 
 # What goes in comes out

@@ -23,6 +23,7 @@ from workers.cli.render import ExitCode, emit, say
 
 if TYPE_CHECKING:
     from tasks.personalize.comparison import Read
+    from tasks.send.attached import Files
     from tasks.send.content import Sender
     from tasks.send.render import Bundle, Rendered
 
@@ -101,6 +102,16 @@ def _files(template: str, root: Path | None) -> Bundle:
     from workers.cli.proof import installed_templates
 
     return bundle_from_folder(root or installed_templates(), template)
+
+
+def files_for(template: str, root: Path | None, case: str, locale: str | None) -> Files:
+    """What goes with the mail that `rendered` gives for the same arguments."""
+    from tasks.send.render import files_of
+    from tasks.sequence.publish import MADE_UP
+
+    samples = {sample.case.split("'")[1]: sample.variables for sample in MADE_UP}
+    subscriber = {"locale": locale or samples[case].get("locale")}
+    return files_of(_files(template, root), {"subscriber": subscriber})
 
 
 def whole(made: Rendered) -> str:

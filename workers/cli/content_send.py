@@ -13,7 +13,6 @@ from workers.cli.render import ExitCode, emit, say
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from tasks.send.attached import Files
 
 # Whoever said stop gets no test mail either, whatever it is about.
 HELD = """
@@ -66,7 +65,7 @@ def send(
     from tasks.send.seed import MOST, Seeder
     from tasks.send.service import relays
     from tasks.send.settings import SendSettings
-    from workers.cli.content import rendered
+    from workers.cli.content import files_for, rendered
     from workers.embedded.stack import Stack
 
     with Stack(say=say) as stack:
@@ -102,7 +101,7 @@ def send(
             template, templates, case, prompt, locale, sender=way.sender, leaving=seeder.leaving
         )
         open_to = [each for each in wanted if each not in held]
-        files = _files(template, templates, case, locale)
+        files = files_for(template, templates, case, locale)
         mails = [seeder.mail(made, each, files) for each in open_to]
         told = asyncio.run(seeder.deliver(mails))
     rows = [{"to": each, "outcome": "not sent", "said": "suppressed"} for each in held]
@@ -114,18 +113,6 @@ def send(
     emit(rows, title=f"Test mails of {template}", as_json=as_json)
     say(f"{taken} of {len(wanted)} were taken by the relay")
     return ExitCode.OK if taken == len(wanted) else ExitCode.FINDINGS
-
-
-def _files(template: str, root: Path | None, case: str, locale: str | None) -> Files:
-    """What goes with the mail of that made-up subscriber."""
-    from tasks.send.render import bundle_from_folder, files_of
-    from tasks.sequence.publish import MADE_UP
-    from workers.cli.proof import installed_templates
-
-    sample = next(each.variables for each in MADE_UP if f"'{case}'" in each.case)
-    subscriber = {**sample, **({"locale": locale} if locale else {})}
-    bundle = bundle_from_folder(root or installed_templates(), template)
-    return files_of(bundle, {"subscriber": subscriber})
 
 
 def _held(connection: Connection, wanted: list[str], secret: bytes) -> list[str]:
