@@ -30,8 +30,8 @@ class Meter:
     def claimed(self, stream: str, n: int) -> None:
         """So many due messages were taken."""
 
-    def ended(self, stream: str, outcome: str, reason: str) -> None:
-        """A claimed message has left this process: a state, or `given_back`, `deferred`, `dropped`."""
+    def ended(self, stream: str, outcome: str, reason: str, n: int = 1) -> None:
+        """Claimed messages have left this process: a state, or `given_back`, `deferred`, `dropped`."""
 
     def cycle(self, seconds: float, recorded: int, ready: int) -> None:
         """One transaction of the delivery loop: replies recorded, mails that asked for their dot."""

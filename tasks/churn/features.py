@@ -31,7 +31,6 @@ WINDOW: Final = 91.0  # days that count as recent: a quarter of a year, whole we
 
 
 # Of some, each at an instant of their own: what had happened before somebody came into an arm.
-_RANGE = (f"event e WHERE {rfm.WINDOW}", "%(epoch)s")
 _EACH = (
     "unnest(CAST(%(ids)s AS bigint[]), CAST(%(epochs)s AS float8[])) t (id, epoch)"
     " JOIN event e ON e.subscriber_id = t.id AND e.occurred_at < to_timestamp(t.epoch)",
@@ -46,7 +45,7 @@ def events_sql(*, each: bool = False) -> str:
     over without a condition. Each event is looked at once: what it is and how old, then what it
     weighs; `OFFSET 0` keeps the planner from reckoning these again in every aggregate.
     """
-    source, epoch = _EACH if each else _RANGE
+    source, epoch = _EACH if each else (f"event e WHERE {rfm.WINDOW}", "%(epoch)s")
     weight = f"exp(greatest(-{math.log(2) / HALF_LIFE:.9f} * e.age, -700))"
     return f"""
 SELECT e.subscriber_id, e.age,

@@ -23,6 +23,8 @@ def intervals(rows: Sequence[Interval], *, title: str, unit: str = "%") -> str:
     height = top + row * len(rows) + 26
     parts = [_text(8, 16, title, "title")]
     parts += _axis(low, high, top - 6, height - 22, unit)
+    if low < 0 < high:
+        parts.append(_line(_x(0, low, high), top - 6, _x(0, low, high), height - 22, "zero"))
     for k, (name, value, a, b) in enumerate(rows):
         y = top + row * k + 10
         at, start, end = (_x(v, low, high) for v in (value, a, b))
@@ -30,7 +32,7 @@ def intervals(rows: Sequence[Interval], *, title: str, unit: str = "%") -> str:
         parts.append(_line(start, y, end, y, "interval"))
         parts += [_line(x, y - 5, x, y + 5, "interval") for x in (start, end)]
         parts.append(_mark(at, y, k))
-        parts.append(_text(WIDTH - RIGHT + 10, y + 4, f"{value:.2f} {unit}", ""))
+        parts.append(_text(WIDTH - RIGHT + 10, y + 4, f"{value:.2f} {unit}".rstrip(), ""))
     return _svg(height, parts, title)
 
 

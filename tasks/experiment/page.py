@@ -33,6 +33,10 @@ def page(report: Mapping[str, Any]) -> str:
     if verdict["comparisons"]:
         body += ["<h2>Beside the control</h2>", _compared(verdict["comparisons"])]
         body += [_course(report, k, each) for k, each in enumerate(verdict["comparisons"], 1)]
+    if report.get("values"):
+        body += ["<h2>Value per person</h2>", *_values(report["values"])]
+    if report.get("uplift"):
+        body.append(f"<p>{escape(report['uplift'])}.</p>")
     body += ["<h2>Harm</h2>", _harm(report["arms"]), _rulings(report["rulings"]), _foot(report)]
     return whole(title, body)
 
@@ -116,6 +120,27 @@ def _course(report: Mapping[str, Any], number: int, each: Mapping[str, Any]) -> 
         return ""
     title = f"{arm} − {control} in points, day by day; lines hold for all days together"
     return drawings.course(rows, title=title, mark=number)
+
+
+def _values(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (
+            each["arm"],
+            f"{each['mean']:.3f}",
+            f"{each['mean_of_control']:.3f}",
+            "—" if each["said"] else f"{each['difference']:+.3f}",
+            "—" if each["said"] else f"{each['low']:+.3f} … {each['high']:+.3f}",
+            "—" if each["said"] else f"{each['adjusted']:.3g}",
+        )
+        for each in values
+    ]
+    head = ("arm", "each", "each of the control", "difference", "at all looks", "p (Holm)")
+    said = [f"{each['said']}." for each in values if each["said"]]
+    said.append(
+        f"Values above {values[0]['most']:,.2f}, the highest hundredth of all arms together, count as"
+        " that. The verdict is by conversions."
+    )
+    return [table(head, rows), *(f"<p><small>{escape(each)}</small></p>" for each in said)]
 
 
 def _harm(arms: Sequence[Mapping[str, Any]]) -> str:

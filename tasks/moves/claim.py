@@ -50,6 +50,7 @@ class Claim:
 # keeps the cursor from moving on. Whether the process holds anything at all is asked where such a row
 # is due, and of what it holds only rows that crashed are looked at: it may hold thousands. `unfit`:
 # stopped, suppressed, opted out, expired, or accepted after all; `refuse` gives it the reason.
+# `OFFSET 0`: asked for each row by its key; else Postgres may read all suppressions at once instead.
 CLAIM = text("""
 WITH due AS MATERIALIZED (
     SELECT m.id, m.run_at, m.crashes FROM message m
@@ -104,14 +105,17 @@ RETURNING m.id, m.epoch, m.effect_key, m.rfc_message_id, m.subscriber_id, m.enro
          THEN (SELECT c.body FROM content c
                WHERE c.message_id = m.id AND c.sha256 = m.content_sha256) END AS body,
     (m.maybe_delivered AND EXISTS (
-        SELECT 1 FROM attempt a WHERE a.message_id = m.id AND a.outcome = 'accepted')
+        SELECT 1 FROM attempt a
+        WHERE a.message_id = m.id AND a.outcome = 'accepted' OFFSET 0)
      OR s.stopped_at IS NOT NULL OR m.expires_at <= clock_timestamp() OR EXISTS (
-        SELECT 1 FROM suppression p, stream t
-        WHERE p.address_hmac = s.address_hmac AND t.key = m.stream
-          AND p.scope IN ('all', t.class)) OR EXISTS (
-        SELECT 1 FROM sequence q, consent c, stream t
-        WHERE q.key = m.sequence_key AND t.key = m.stream AND t.class = 'marketing'
-          AND c.subscriber_id = s.id AND c.topic = q.topic AND NOT c.opted_in)) IS TRUE AS unfit,
+        SELECT 1 FROM suppression p
+        WHERE p.address_hmac = s.address_hmac
+          AND p.scope IN ('all', (SELECT t.class FROM stream t WHERE t.key = :stream)) OFFSET 0)
+     OR ((SELECT t.class FROM stream t WHERE t.key = :stream) = 'marketing' AND EXISTS (
+        SELECT 1 FROM sequence q, consent c
+        WHERE q.key = m.sequence_key
+          AND c.subscriber_id = s.id AND c.topic = q.topic AND NOT c.opted_in OFFSET 0))
+    ) IS TRUE AS unfit,
     coalesce((SELECT min(run_at) FROM due WHERE id NOT IN (SELECT id FROM pick)),
              (SELECT max(run_at) FROM due)) AS next_look
 """)

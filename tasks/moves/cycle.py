@@ -52,6 +52,7 @@ class Cycled:
 # $1 ids, $2 subscriber ids. The one-argument advisory key space is the subscribers'. The ids whose
 # lock was got go to a setting of the transaction: a pipelined statement cannot take a result.
 # The settings hold for RECORD and ARM too, which are planned in the first transaction that has them.
+# `OFFSET 0` there: a row is asked for by its key, where Postgres might read all attempts at once.
 LOCK = f"""
 SELECT set_config('dripfleet.got', '{{' || coalesce(string_agg(t.id::text, ',')
            FILTER (WHERE pg_try_advisory_xact_lock_shared(t.subscriber_id)), '') || '}}', true),
@@ -80,7 +81,8 @@ lm AS MATERIALIZED (
     SELECT m.id, m.state AS was, r.code, r.ts,
         CASE WHEN r.code / 100 = 2 THEN 'sent'
              WHEN m.maybe_delivered AND EXISTS (
-                 SELECT 1 FROM attempt a WHERE a.message_id = m.id AND a.outcome = 'accepted')
+                 SELECT 1 FROM attempt a
+                 WHERE a.message_id = m.id AND a.outcome = 'accepted' OFFSET 0)
              THEN 'sent'
              WHEN r.code / 100 = 4 AND m.state <> 'sent_assumed' THEN 'scheduled'
              ELSE 'failed' END::message_state AS becomes
@@ -140,7 +142,8 @@ a AS (
       AND (m.expires_at IS NULL OR m.expires_at > clock_timestamp())
       AND m.allowed @> clock_timestamp()
       AND (NOT m.maybe_delivered OR (m.content_sha256 = r.sha256 AND NOT EXISTS (
-              SELECT 1 FROM attempt x WHERE x.message_id = m.id AND x.outcome = 'accepted')))
+              SELECT 1 FROM attempt x
+              WHERE x.message_id = m.id AND x.outcome = 'accepted' OFFSET 0)))
       AND m.subscriber_id = r.subscriber_id AND s.id = r.subscriber_id AND s.address = r.address
       AND s.stopped_at IS NULL
       AND t.key = m.stream AND t.paused_at IS NULL

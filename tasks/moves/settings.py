@@ -29,6 +29,7 @@ class DeliverySettings(BaseSettings):
     backoff_first: float = Field(900, gt=0, description="after the first 4yz; doubles")
     backoff_max: float = Field(14400, gt=0, description="and never more than this")
     message_lifetime: float = Field(259200, gt=0, description="from hand-off to `expired`")
+    harm_every: float = Field(60, gt=0, description="arms of experiments are looked at for harm")
     max_crashes: int = Field(
         8, gt=5, description="takes that ended in a crash before `poison`, the last three alone"
     )

@@ -52,8 +52,8 @@ SELECT count(*) FILTER (WHERE x.soft) AS soft FROM (
 """)
 REACH = text("""
 DELETE FROM suppression p USING subscriber s
-WHERE s.id = :id AND p.address_hmac = s.address_hmac AND p.scope = 'marketing'
-  AND p.reason = 'unreachable'
+WHERE s.id = ANY(CAST(:ids AS bigint[])) AND p.address_hmac = s.address_hmac
+  AND p.scope = 'marketing' AND p.reason = 'unreachable'
 """)
 
 
@@ -78,6 +78,6 @@ def soft_bounces(connection: Connection, subscriber_id: int) -> int:
     return int(connection.execute(SOFT, values).scalar_one())
 
 
-def reached(connection: Connection, subscriber_id: int) -> bool:
+def reached(connection: Connection, subscribers: Sequence[int]) -> bool:
     """Take `unreachable` back; whether it was there. What a subscriber said themselves stays."""
-    return connection.execute(REACH, {"id": subscriber_id}).rowcount > 0
+    return connection.execute(REACH, {"ids": list(subscribers)}).rowcount > 0

@@ -48,8 +48,8 @@ class Holder(Protocol):
         """An end beside the cycles."""
         ...
 
-    def settled(self, mail: Mail, outcome: str) -> None:
-        """A mail that has left our hands."""
+    def recorded(self, mails: Sequence[tuple[Mail, str]]) -> None:
+        """Mails that have left our hands, each with its outcome."""
         ...
 
 
@@ -149,8 +149,7 @@ class Cycles:
         trace.spans.recorded(answers, drawn)
         if answers:
             reached("record.committed")
-        for mail, reply in answers:
-            self._holder.settled(mail, _OUTCOMES[type(reply)])
+            self._holder.recorded([(mail, _OUTCOMES[type(reply)]) for mail, reply in answers])
         if ready:
             self._permit(ready, done, began)
         try:

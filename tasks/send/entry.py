@@ -13,6 +13,7 @@ from tasks.send import service
 
 # After this the task says how many are still open: from the claim on, leases guard the rows.
 LONGEST_WAIT = 20.0
+LAG = 0.5  # seconds that nothing has moved, with a tenth still open: those go on without a task
 
 
 @shared_task(base=FleetTask, name=names.DELIVER)
@@ -26,7 +27,7 @@ def deliver(stream: str, n: int, region: str | None = None) -> dict[str, int | s
     until = time.monotonic() + LONGEST_WAIT
     counts: Counter[str] = Counter(claimed=0)
     while (ticket := service.current().store.answer(stream, n)) is not None:
-        counts.update(ticket.wait(max(0.0, until - time.monotonic())))
+        counts.update(ticket.wait(max(0.0, until - time.monotonic()), LAG))
         if not ticket.suspect or time.monotonic() >= until:
             break
     return {"stream": stream, **counts}

@@ -245,9 +245,7 @@ class Lane:
                     finally:
                         self._idle -= 1
                 mail = self._queue.popleft()
-                if not self._slow:
-                    return mail
-                rest = self._slow.get(mail.domain, 0.0) - boottime()
+                rest = self._slow.get(mail.domain, 0.0) - boottime() if self._slow else 0.0
                 if rest <= 0:
                     if self.pace is None or self.pace.admits(mail):
                         return mail

@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,7 @@ from tasks.send import limits
 from tasks.send.cycles import Cycles, Reply
 from tasks.send.journal import Journal
 from tasks.send.lane import Lane, Paced
-from tasks.send.mail import Mail
+from tasks.send.mail import Mail, Ticket
 from tasks.send.outcome import Refused
 from tasks.send.pace import Pace, Standing
 from tasks.send.relay import Relay
@@ -211,7 +212,24 @@ class DeliveryLoop:
         """See `lane.Cycles`."""
         self._settler.put(mail, settlement)
 
-    def settled(self, mail: Mail, outcome: str, reason: str = "reply") -> None:
+    def recorded(self, mails: Sequence[tuple[Mail, str]]) -> None:
+        """See `cycles.Holder`: let go of those whose reply is in Postgres, a lock a kind at most."""
+        ended: Counter[tuple[str, str]] = Counter()
+        told: Counter[tuple[Ticket, str]] = Counter()
+        for mail, outcome in mails:
+            ended[mail.stream, outcome] += 1
+            told[mail.ticket, outcome] += 1
+            self._held.discard(mail)
+            self.armed.discard(mail)
+            self._journal.settled(mail.id, mail.epoch)
+        for (stream, outcome), n in ended.items():
+            metrics.meter.ended(stream, outcome, "reply", n)
+        self._unreserve(len(mails), sum(len(mail.body) for mail, _ in mails))
+        for (ticket, outcome), n in told.items():
+            ticket.settle(outcome, n)
+        self._finish_if_empty()
+
+    def settled(self, mail: Mail, outcome: str, reason: str) -> None:
         """Let go of a mail: its row is somebody else's from now on."""
         metrics.meter.ended(mail.stream, outcome, reason)
         self._held.discard(mail)

@@ -39,6 +39,7 @@ from tasks.send.transport import boottime
 log = structlog.get_logger()
 
 HOLD: Final = 2.0  # seconds that a mail stands aside at most, by what its group is given now
+FEW: Final = 16  # mails that may stand aside of any domain that is not slow
 LAPSE: Final = 5.0  # seconds after which granted tokens are given back
 ALIVE: Final = 5.0  # seconds between two words to Redis of a group with mails under way
 LATEST: Final = 900.0  # seconds that a mail is put off at most: limits and rates change
@@ -111,21 +112,34 @@ class _Group:
     def free(self) -> bool:
         return self.share is None or self.under_way < self.share
 
-    def a_turn(self, now: float) -> float:
-        """Seconds between two mails of this process, as things stand."""
+    def lasts(self, now: float) -> float:
+        """Seconds that a conversation lasts, lately.
+
+        Of a tarpit nothing has come back yet that could tell: then as long as nothing has moved. Less
+        than `HOLD` of that says nothing, for a busy machine stands still so long too.
+        """
+        stalled = 0.0 if self.free else now - self.moved
+        return max(self.spell, stalled if stalled > HOLD else 0.0)
+
+    def turns(self, now: float) -> tuple[float, float]:
+        """Seconds between two mails of this process: by the rate, and by the connections."""
         by_rate = 60.0 / self.rate * self.processes if self.rate else 0.0
         if self.share is None:
-            return by_rate
-        if not self.share:
-            return max(by_rate, HOLD)
-        # Of a tarpit nothing has come back yet that could tell how slow it is.
-        stalled = 0.0 if self.free else now - self.moved
-        return max(by_rate, self.spell / self.share, stalled, 0.001)
+            return by_rate, 0.0
+        return by_rate, self.lasts(now) / self.share if self.share else HOLD
 
-    def room(self, now: float) -> int:
-        """How many may stand aside: who gets a turn within `HOLD`."""
-        turn = self.a_turn(now)
-        return max(1, int(HOLD / turn)) if turn > 0 else UNLIMITED
+    def room(self, now: float, usual: float) -> int:
+        """How many may stand aside: who gets a turn within `HOLD`.
+
+        A few more where the domain is no slower than all are (`usual`, seconds of a conversation): a
+        busy machine must not send them away.
+        """
+        by_rate, by_share = self.turns(now)
+        few = 1 if self.lasts(now) > max(0.5, 4 * usual) else FEW
+        return min(
+            max(1, int(HOLD / by_rate)) if by_rate else UNLIMITED,
+            max(few, int(HOLD / by_share)) if by_share else UNLIMITED,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +198,7 @@ class Pace:
         self._wake = asyncio.Event()
         self._turns = threading.Lock()
         self._told = False
+        self._usual = 0.0
         self.active = False
 
     def allow(self, allowed: Allowed) -> None:
@@ -284,6 +299,9 @@ class Pace:
         else:
             spell = now - mail.admitted
             group.spell = spell if not group.spell else 0.8 * group.spell + 0.2 * spell
+            # Cut, so that a tarpit does not make its own slowness usual.
+            usual = self._usual or spell
+            self._usual = 0.95 * usual + 0.05 * min(spell, 4 * usual)
         self._serve(group)
 
     def take_back(self) -> list[Mail]:
@@ -309,7 +327,7 @@ class Pace:
         now = boottime()
         if group.closed_until > now + HOLD:
             return group.why, self._turn(group, now)
-        if group.share == 0 or len(group.aside) >= group.room(now):
+        if group.share == 0 or len(group.aside) >= group.room(now, self._usual):
             return THROTTLED, self._turn(group, now)
         return None
 
@@ -493,7 +511,7 @@ class Pace:
     def _trim(self, group: _Group, now: float) -> None:
         """Put off who would wait here too long."""
         closed = group.closed_until - now
-        keep = 0 if closed > HOLD or group.share == 0 else group.room(now)
+        keep = 0 if closed > HOLD or group.share == 0 else group.room(now, self._usual)
         if len(group.aside) <= keep:
             return
         why = group.why if closed > 0 else THROTTLED
@@ -505,7 +523,7 @@ class Pace:
         """Seconds until the turn of the next mail that is put off; each has its own."""
         with self._turns:
             turn = max(group.next_turn, group.closed_until, now + HOLD / 2)
-            step = max(group.a_turn(now), 0.001)
+            step = max(*group.turns(now), 0.001)
             if group.why == FULL and group.closed_until > now:
                 # Tomorrow is what is meant, however far it is; and not all in its first second.
                 return group.closed_until - now + LATEST * random.random()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tasks.errors import Misconfigured
+from tasks.send.attached import Files
 from tasks.send.compliance import is_example
 from tasks.send.content import Facts, Sender, compose, unsubscribe_url
 from tasks.send.dkim import Keyring
@@ -67,8 +68,8 @@ class Seeder:
         mailto = unsubscribe_url(self._sender, self._token)
         return unsubscribe(self._settings.edge_url, mailto, self._token)
 
-    def mail(self, made: Rendered, to: str) -> tuple[Envelope, WireBody]:
-        """One test mail, signed.
+    def mail(self, made: Rendered, to: str, files: Files) -> tuple[Envelope, WireBody]:
+        """One test mail, signed, with what is attached to it.
 
         Raises:
             Permanent: the words or the address make no mail.
@@ -80,7 +81,7 @@ class Seeder:
             f"<test.{key.hex()[:32]}@{domain}>", to, now, key, self._token, self._one_click
         )
         marked = Rendered(MARK + made.subject, made.text, made.html)
-        octets = compose(marked, message=facts, sender=self._sender).octets
+        octets = compose(marked, message=facts, sender=self._sender, files=files).octets
         signed = self._keyring.sign(octets, self._sender.address, now) + octets
         bounces = self._settings.bounce_address or self._sender.address
         return Envelope(bounces, to), wire_body(signed)

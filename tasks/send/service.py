@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ class Service:
         seen = Seen.of(settings.journal_dir, fleet)
         seen.require_known_to(database)
         replayed = replay_all(database, settings.journal_dir, delivery)
-        preparer.gate.let_go(database)
+        with contextlib.suppress(ProgrammingError):  # an older schema: the loop says so better
+            preparer.gate.let_go(database)
         journal = Journal.create(settings.journal_dir, owner(), fleet)
         throttles = Throttles(
             database,

@@ -49,7 +49,7 @@ _looked_after = float("-inf")
 def _look_after_experiments() -> None:
     """Stop arms that do harm, and move weights; now and then, since that changes slowly."""
     global _looked_after
-    if time.monotonic() - _looked_after < harm.EVERY:
+    if time.monotonic() - _looked_after < DeliverySettings().harm_every:
         return
     _looked_after = time.monotonic()
     try:

@@ -12,9 +12,11 @@ from sqlalchemy import Connection, text
 
 from schedules.definition import ExperimentStep
 from schedules.durations import format_duration
+from tasks.sequence.arm_values import ArmValue, arm_values
 from tasks.sequence.experiments import find
 from tasks.sequence.harm import Harm, harm
 from tasks.sequence.trials import key_of, rulings
+from tasks.sequence.unseen import uplift_in_words
 
 if TYPE_CHECKING:
     from tasks.experiment.verdict import Count, Verdict
@@ -127,6 +129,9 @@ class Report:
             rate of the control; None while that is 0 or 1.
         said: the verdict in words, with the next move.
         days: how it came to that.
+        values: value per person beside the control's; the verdict does not hang on it. Empty without
+            values, and where the fleet moves the weights.
+        uplift: whether choosing who gets the other arm is shown to gain; None: it was never learned.
     """
 
     key: str
@@ -146,6 +151,8 @@ class Report:
     said: str
     rulings: tuple[Ruling, ...]
     days: tuple[Day, ...] = ()
+    values: tuple[ArmValue, ...] = ()
+    uplift: str | None = None
 
 
 def report(connection: Connection, name: str) -> Report:
@@ -253,6 +260,10 @@ def report(connection: Connection, name: str) -> Report:
         _said(key, verdict, ruled.chosen if ruled else None, needed),
         words,
         tuple(_days(connection, key, names)),
+        arm_values(connection, key, step.control.name, stop.alpha, stop.effect, BEFORE)
+        if step.allocate == "fixed"
+        else (),
+        uplift_in_words(connection, key),
     )
 
 

@@ -1,4 +1,4 @@
-"""Arms of experiments that do harm are stopped by the fleet itself, once a minute.
+"""Arms of experiments that do harm are stopped by the fleet itself, every `DRIPFLEET_HARM_EVERY`.
 
 What counts is that somebody complained, or unsubscribed, within thirty days of their first mail of
 the arm; how often, against the mails that the arm sent them, is judged by
@@ -17,9 +17,6 @@ from models.session import Database
 from schedules.definition import ExperimentStep, Sequence
 from tasks.experiment.guardrail import evidence, harmful
 from tasks.sequence.trials import key_of, rule, rulings
-
-EVERY = 60.0
-"""Seconds between two looks of one process."""
 
 GUARDED = text("""
 SELECT v.definition FROM sequence q

@@ -21,7 +21,8 @@ from tasks.sequence.lifted import EXPECTED, Span, too_few, value_of
 
 PEOPLE: Final = 50
 """People in each arm below which a part is not told."""
-BANDS: Final = ("lowest third", "middle third", "highest third")
+BANDS: Final = ("lowest", "middle", "highest")
+"""Thirds of a score."""
 
 # The last mail that was due before a conversion. A source that knows the date alone says midnight of
 # the day: then word of it is what has an order.
@@ -159,7 +160,7 @@ def parts(
 
 def _named(part: str) -> str:
     name, tab, third = part.partition("\t")
-    return f"{name}, {BANDS[int(third) - 1]}" if tab else part
+    return f"{name}: {BANDS[int(third) - 1]}" if tab else part
 
 
 def _part(

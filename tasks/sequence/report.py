@@ -16,6 +16,7 @@ from schedules.goal import Holdout
 from tasks.errors import Permanent
 from tasks.sequence.conversion_days import Day, days
 from tasks.sequence.lift import Lift, lift
+from tasks.sequence.unseen import uplift_in_words
 
 CURRENT = text("""
 SELECT v.definition FROM sequence q
@@ -99,7 +100,8 @@ class Report:
     """Both arms, and what the current version counts as its goal, in words.
 
     `steps` are those that mail, as the current version has them; `lift` is what the mails brought,
-    None without a holdout or a goal; `days` are those after people came in, none without a goal.
+    None without a holdout or a goal; `days` are those after people came in, none without a goal;
+    `uplift` is whether choosing whom to mail is shown to gain, None where that was never learned.
     """
 
     key: str
@@ -109,6 +111,7 @@ class Report:
     steps: tuple[MailStep, ...] = ()
     lift: Lift | None = None
     days: tuple[Day, ...] = ()
+    uplift: str | None = None
 
 
 def report(connection: Connection, key: str) -> Report:
@@ -147,6 +150,7 @@ def report(connection: Connection, key: str) -> Report:
         tuple(_steps(connection, sequence)),
         brought,
         tuple(course),
+        uplift_in_words(connection, key),
     )
 
 

@@ -25,6 +25,8 @@ def page(report: Mapping[str, Any]) -> str:
         f'<div class="verdict"><b>{escape(_sentence(lift))}</b></div>',
         f"<p>Goal: {escape(goal)}. Held out: {escape(holdout)}.</p>",
     ]
+    if report.get("uplift"):
+        body.append(f"<p>{escape(report['uplift'])}.</p>")
     if report["steps"]:
         rows = [(step["step"], step["came"], step["sent"]) for step in report["steps"]]
         body += [
@@ -93,7 +95,7 @@ def _days(days: list[Mapping[str, Any]]) -> str:
 HEADS: Final = {
     "step": "By step: at the last mail that was due before",
     "segment": "By segment that people were in when they came in",
-    "score": "By score that people had when they came in",
+    "score": "By thirds of the score that people had when they came in",
 }
 
 
@@ -145,7 +147,7 @@ def part_row(part: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _name(part: Mapping[str, Any]) -> str:
-    return str(part["part"]) or "before the first mail"
+    return str(part["part"]) or "before any mail"
 
 
 def _span(span: Mapping[str, Any] | None) -> str:

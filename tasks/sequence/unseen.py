@@ -67,6 +67,15 @@ def seen(connection: Connection) -> Seen:
     )
 
 
+def uplift_in_words(connection: Connection, key: str) -> str | None:
+    """What the last training of ``uplift:KEY`` showed; None: there was none."""
+    name = f"{UPLIFT}{key}"
+    rows = [row for row in connection.execute(UPLIFTS) if row.name == name]
+    if not rows:
+        return None
+    return f"{name}: {_shows(rows[0]) or 'a gain is shown, and steps may branch on it'}"
+
+
 def unseen(sequence: Sequence, located: Located, known: Seen) -> list[Finding]:
     """Return a finding for each name that is near a known one and is none, in the order of the file."""
     found: dict[Finding, None] = {}

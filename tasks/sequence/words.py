@@ -24,7 +24,7 @@ from schedules.expression import Needs
 from schedules.personal import Personalize
 from schedules.prompt import SEGMENT, Prompt
 from tasks import names
-from tasks.moves.wake import wake_at_once
+from tasks.moves.wake import FOR_WORDS
 from tasks.sequence import known, trials, word_arms
 from tasks.sequence.planned import Standing
 from tasks.sequence.word_places import Place, places
@@ -36,10 +36,23 @@ LOCK_SPACE: Final = 0x776F7264  # "word": who asks, asks alone
 
 log = structlog.get_logger()
 
-# Versions that ask for words, and whether it is our turn to: one row at least.
-PERSONAL = text("""
-WITH alone AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:space, 0) AS got)
-SELECT alone.got, v.sequence_key, v.version FROM alone LEFT JOIN sequence_version v
+# Prompts, and the same in their other locales.
+_PROMPTS = """
+prompt p WHERE p.name = ANY(CAST(:prompts AS text[])) OR p.name IN (
+    SELECT q.name || '/' || l FROM prompt q, unnest(q.locales) l
+    WHERE q.name = ANY(CAST(:prompts AS text[])))"""
+
+# Versions that ask for words, and whether it is our turn to: one row at least. The first has the
+# prompts that are known to be asked with, so that a look needs no other statement for them. Its commit
+# waits for no disk: what a crash of Postgres takes of it was not asked for, and is at the next look.
+PERSONAL = text(f"""
+WITH alone AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(:space, 0) AS got,
+        set_config('synchronous_commit', 'off', true) AS lazily)
+SELECT alone.got, alone.lazily, v.sequence_key, v.version, CASE WHEN row_number() OVER () = 1 THEN (
+    SELECT jsonb_object_agg(p.name, jsonb_build_array(encode(p.sha256, 'hex'), p.locales))
+    FROM {_PROMPTS}) END AS prompts
+FROM alone LEFT JOIN sequence_version v
     ON alone.got AND v.definition @? '$.steps[*].send.personalize'
 """)
 DEFINITION = text("""
@@ -78,17 +91,13 @@ GROUP BY t.id, t.step_id HAVING count(*) = count(t.due_at)
 ORDER BY max(t.due_at) LIMIT :n
 """)
 
-# A prompt, and the same in its other locales.
-PROMPT = text("""
-SELECT p.name, p.sha256 FROM prompt p
-WHERE p.name = :name OR p.name IN (
-    SELECT q.name || '/' || l FROM prompt q, unnest(q.locales) l WHERE q.name = :name)
-""")
+PROMPTS = text(f"SELECT p.name, encode(p.sha256, 'hex') AS sha256, p.locales FROM {_PROMPTS}")
 SOURCE = text("SELECT s.source FROM prompt_source s WHERE s.sha256 = :sha256")
 
 # One row a text, in the order of keys as everywhere, and one for each mail that it is asked for. A text
-# that failed is tried again for whoever asks an hour later.
-WANT = text("""
+# that failed is tried again for whoever asks an hour later. Whose text is there already is woken: they
+# alone, and not the many who share it and were woken before.
+WANT = text(f"""
 WITH want AS (
 INSERT INTO wording AS w (key, prompt_sha256, prompt, sequence_key, model, told, needed_at, asks)
 SELECT r.key, r.sha, r.prompt, r.sequence_key, r.model, CAST(r.told AS jsonb), r.needed_at, r.asks
@@ -107,8 +116,15 @@ RETURNING w.key, w.state),
 ask AS (
 INSERT INTO asked (enrollment_id, step_id, key)
 SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[]), CAST(:asked AS bytea[]))
-ON CONFLICT DO NOTHING)
-SELECT want.key, want.state FROM want
+ON CONFLICT DO NOTHING),
+held AS MATERIALIZED (
+    SELECT e.id FROM want
+    JOIN unnest(CAST(:ids AS bigint[]), CAST(:steps AS text[]), CAST(:asked AS bytea[]))
+         AS r (id, step_id, key) ON r.key = want.key
+    JOIN enrollment e ON e.id = r.id AND e.step_id = r.step_id
+    WHERE want.state <> 'wanted' AND {FOR_WORDS}
+    ORDER BY e.id FOR NO KEY UPDATE OF e SKIP LOCKED)
+UPDATE enrollment e SET due_at = clock_timestamp() FROM held WHERE e.id = held.id
 """)
 
 # Who left the sequence before the hand-off waits for nothing.
@@ -144,6 +160,8 @@ class Asker:
         self._known: dict[tuple[str, int], Sequence] = {}
         self._known_places: dict[tuple[str, int], list[Place]] = {}
         self._known_prompts: dict[bytes, Prompt] = {}
+        # Name → hash and other locales, of this look.
+        self._published: dict[str, tuple[str, list[str]]] = {}
 
     def ask(self, n: int = BATCH) -> int:
         """Ask for up to `n` mails; returns how many were."""
@@ -167,7 +185,15 @@ class Asker:
 
     def _places(self, connection: Connection) -> list[tuple[tuple[str, int], Place]]:
         found = []
-        for row in connection.execute(PERSONAL, {"space": LOCK_SPACE}).all():
+        asked = {
+            place.send.personalize.prompt
+            for places_ in self._known_places.values()
+            for place in places_
+            if place.send.personalize
+        }
+        rows = connection.execute(PERSONAL, {"space": LOCK_SPACE, "prompts": sorted(asked)}).all()
+        self._published = rows[0].prompts or {}
+        for row in rows:
             if row.sequence_key is None:  # none asks, or another process does it now
                 continue
             key = (row.sequence_key, row.version)
@@ -186,7 +212,7 @@ class Asker:
     def _write(self, connection: Connection, found: Seq[tuple[Any, Place]]) -> None:
         asks = [(row, place.send.personalize, place.leading) for row, place in found]
         prompts = {
-            name: self._published(connection, name)
+            name: self._prompt_named(connection, name)
             for name in sorted({p.prompt for _, p, _ in asks if p is not None})
         }
         needs = [
@@ -232,28 +258,29 @@ class Asker:
         }
         ids, steps, keys = zip(*asked, strict=True)
         columns |= {"ids": list(ids), "steps": list(steps), "asked": list(keys)}
-        stand = connection.execute(WANT, columns).all()
-        decided = {bytes(row.key) for row in stand if row.state != "wanted"}
-        if there := [(id_, step) for id_, step, key in asked if key in decided]:
-            wake_at_once(connection, there)
+        connection.execute(WANT, columns)
 
     def _standings(self, connection: Connection, rows: Seq[Any]) -> dict[int, dict[str, Standing]]:
         versions = {row.id: self._known[row.sequence_key, row.sequence_version] for row in rows}
         return trials.standings(connection, rows, versions)
 
-    def _published(self, connection: Connection, name: str) -> Prompt | None:
-        hashes = {row.name: bytes(row.sha256) for row in connection.execute(PROMPT, {"name": name})}
-        if name not in hashes:
+    def _prompt_named(self, connection: Connection, name: str) -> Prompt | None:
+        if name not in self._published:  # of a version that is looked at for the first time
+            for row in connection.execute(PROMPTS, {"prompts": [name]}):
+                self._published[row.name] = (row.sha256, row.locales)
+        if name not in self._published:
             log.error("prompt_missing", prompt=name, next="publish its sequence again")
             return None
-        made = self._prompt(connection, hashes.pop(name))
+        sha256, locales = self._published[name]
+        made = self._prompt(connection, sha256)
         others = {
-            other.removeprefix(f"{name}/"): self._prompt(connection, sha256)
-            for other, sha256 in hashes.items()
+            locale: self._prompt(connection, self._published[f"{name}/{locale}"][0])
+            for locale in locales
         }
         return replace(made, translations=others) if others else made
 
-    def _prompt(self, connection: Connection, sha256: bytes) -> Prompt:
+    def _prompt(self, connection: Connection, hexadecimal: str) -> Prompt:
+        sha256 = bytes.fromhex(hexadecimal)
         if sha256 not in self._known_prompts:
             source = connection.execute(SOURCE, {"sha256": sha256}).scalar_one()
             self._known_prompts[sha256] = Prompt.from_json(source)

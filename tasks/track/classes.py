@@ -65,9 +65,13 @@ SUBJECTS: Final[dict[str, Class]] = {
 # Codes that hosts give for whatever it was: their words decide, and where those say nothing, three do.
 VAGUE: Final = frozenset({"0.0", "0.", "1.0", "4.1", "5.0", "4.0", "2.0", "3.0"})
 
-# Without the addresses and names of hosts that stand among them.
+# Lists are named by their hosts; every other word counts only where it is no part of one.
+_LISTS: Final = re.compile(
+    r"spamhaus\.|spamcop\.|barracudacentral|sorbs\.net|spfbl\.net|uceprotect|surbl\.|uribl\.|\b(dnsbl|rbl)\b",
+    re.IGNORECASE,
+)
 _POLICY: Final = re.compile(
-    r"\b(spamhaus|spamcop|barracuda ?central|sorbs|spfbl|uceprotect|surbl|uribl|blocklist(ed)?|blacklist(ed)?"
+    r"\b(spamhaus|spamcop|barracuda ?central|sorbs|uceprotect|blocklist(ed)?|blacklist(ed)?"
     r"|block(ed)? (list|using|by|due|because)|(is|was|been|were) blocked|dnsbl|rbl|dmarc|dkim|spf"
     r"|unsolicited|spam|reputation|unauthenticated|not authenticated|authentication (required|check)"
     r"|relay(ing)? (access )?(is )?(denied|not permitted|not allowed)|unable to relay|not permitted to relay"
@@ -104,6 +108,10 @@ _DEAD: Final = re.compile(
 )
 _WHITE: Final = re.compile(r"\s+")
 _ADDRESSES: Final = re.compile(r"<?[^\s<>@]{1,80}@[\w.-]{1,190}>?")
+# Without its digits, which an enhanced code is made of.
+_HOSTS: Final = re.compile(
+    r"(?:https?://\S+|\b[\w-]{1,63}(?:\.[\w-]{1,63}){0,8}\.[a-z][a-z-]*[a-z]\b\.?)", re.IGNORECASE
+)
 
 
 def classify(code: str | None, text: str, smtp: int | None = None) -> Class:
@@ -115,9 +123,10 @@ def classify(code: str | None, text: str, smtp: int | None = None) -> Class:
         text: the words of the host that refused, or of the one that gave up.
         smtp: basic code of the reply, for hosts without enhanced codes.
     """
-    words = _ADDRESSES.sub("", _WHITE.sub(" ", text[:2000]))
+    named = _ADDRESSES.sub("", _WHITE.sub(" ", text[:2000]))
+    words = _HOSTS.sub("", named)
     first, _, rest = (code or "").partition(".")
-    if _POLICY.search(words):
+    if _LISTS.search(named) or _POLICY.search(words):
         # "Does not exist (policy)" is rarer than a blocklist that hides behind a 5.1.1.
         return "policy"
     if _FULL.search(words):

@@ -174,7 +174,7 @@ def _act(connection: Connection, report: Report, row: Row[Any]) -> None:
     elif (
         report.kind == "delivered"
         and not moved_away
-        and unreachable.reached(connection, row.subscriber_id)
+        and unreachable.reached(connection, [row.subscriber_id])
     ):
         withdraw.note(connection, row.id, "reachable", "delivered", how=how, what="")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from models.session import Database
 from tasks.tokens import Keys
@@ -61,7 +61,7 @@ class Intake:
         try:
             with self.database.transaction() as connection:
                 taken = feedback.take(connection, [found])
-        except DataError:
+        except (DataError, IntegrityError):
             return self._put_aside(octets, "it holds something that Postgres cannot hold")
         if taken.unknown:
             return self._put_aside(octets, "the mail that it names is none of this database")

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, text
 
 from models.session import Database
 from tasks.hits import SETTLED
-from tasks.moves import evidence
+from tasks.moves import evidence, unreachable
 from tasks.track.engine import HONEYPOT, Hit, judge
 
 BATCH: Final = 5_000
@@ -89,6 +89,8 @@ def settle(database: Database, *, n: int = BATCH, settled: float = SETTLED) -> J
         kept = [row for row in known if row.id in whys]
         _record(connection, kept, whys)
         _testify(connection, kept, whys)
+        # Who reads is reached.
+        unreachable.reached(connection, sorted({r.subscriber_id for r in kept if not whys[r.id]}))
     people = sum(whys[row.id] is None for row in kept)
     repeats, lost = len(known) - len(kept), len(rows) - len(known)
     return Judged(people, len(kept) - people, repeats, lost)

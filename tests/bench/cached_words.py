@@ -2,8 +2,8 @@
 
     python -m tests.bench.cached_words [--mails 500] [--texts 10000] [--json]
 
-Each mail is asked for by itself, in a transaction that is on disk when it is counted: its place in the
-sequence, what is known of its subscriber, the text's key, the row that it is asked for, the enrollment that
+Each mail is asked for by itself, in a transaction of its own, whose flush is the WAL writer's: its place in
+the sequence, what is known of its subscriber, the text's key, the row that it is asked for, the enrollment that
 is woken. `texts` other ones stand in the table. Prints p50, p95 and p99 in milliseconds by the clock, the
 mean of the processor time that this process and Postgres took for it together, which neighbours of a
 machine change less, and what a mail takes where all are asked for at once.

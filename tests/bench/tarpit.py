@@ -39,6 +39,7 @@ from tasks.errors import DripfleetError, Permanent
 from tasks.moves.settings import IdentitySettings
 from tasks.send import limits
 from tasks.send.buckets import PREFIX, Buckets
+from tasks.send.entry import LAG, LONGEST_WAIT
 from tasks.send.limits import Allowed, Limit
 from tasks.send.mail import Mail, Ticket
 from tasks.send.mx import Groups
@@ -60,7 +61,7 @@ TARPIT = "tarpit.test"
 EACH = 10  # one recipient in so many is there
 DOMAINS = 97  # of the others
 AT_ONCE = 2
-DOORBELLS = 2  # answered side by side, as the send pool does
+DOORBELLS = 4  # answered side by side, as the send pool does
 PRICED = 100_000  # mails by which the price of a limit is found
 SECRET = SecretStr("a secret of the benchmark")
 PLAIN, LIMITED, BARE = "default", "tarpit", "bare"
@@ -187,8 +188,7 @@ class Bench:
             if ticket is None:
                 over.wait(0.05)
             else:
-                # As a task does: it waits, but not for those who take long.
-                ticket.wait(1.0)
+                ticket.wait(LONGEST_WAIT, LAG)
 
     def _one(self, query: TextClause, key: str) -> Any:
         with self.database.transaction() as connection:

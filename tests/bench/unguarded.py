@@ -44,8 +44,7 @@ async def permit(self: Cycles, mail: Mail) -> float | None:
 async def record(self: Cycles, answers: list[tuple[Mail, Reply]], ready: Sequence[Mail]) -> None:
     """All that was answered in one statement."""
     await self._pipeline.run([("unguarded", [integers(sorted(mail.id for mail, _ in answers))])])
-    for mail, _ in answers:
-        self._holder.settled(mail, "sent")
+    self._holder.recorded([(mail, "sent") for mail, _ in answers])
 
 
 def connect(self: Cycles) -> Pipeline:

@@ -188,9 +188,7 @@ def place(stack: Stack) -> Path:
         shutil.copytree(ROOT / "schedules" / kind, folder / "schedules" / kind)
     divided = folder / "schedules/sequences/win-back.yaml"
     divided.write_text(
-        divided.read_text()
-        .replace("\nsteps:\n", "\ngoal: {event: purchase, window: 7d}\n\nsteps:\n")
-        .replace("  - {id: nudge, send", EXPERIMENT + "  - {id: nudge, send")
+        divided.read_text().replace("  - {id: nudge, send", EXPERIMENT + "  - {id: nudge, send")
     )
     shutil.copy(ROOT / "schedules/segments/lapsed.yaml", folder)
     (folder / "clicks.ndjson").write_text(

@@ -13,6 +13,7 @@ from schedules.loader import loads
 from tasks.send.render import Bundle
 from tasks.sequence import allocation, entry, harm
 from tasks.sequence.explain import explain
+from tests.bench.daily_reports import lived
 from tests.live import seeds
 from tests.live.fleet import Fleet
 from tests.unit.test_experiment_step import FILE, HELD
@@ -284,3 +285,33 @@ def test_the_planner_looks_after_experiments_and_goes_on_where_that_fails(
     monkeypatch.setattr(entry, "_looked_after", float("-inf"))
     rows(at, "ALTER TABLE experiment_assignment RENAME TO elsewhere")
     entry._look_after_experiments()
+
+
+def test_a_report_counts_as_people_came_on_every_day(database: Database) -> None:
+    """Each verdict is held against one of counts that were kept; `tests.bench.daily_reports` runs many."""
+    ids = seeds.subscribers(database, 600)
+    answers = list(lived(database, "equal", ids, (0.2, 0.2), looks=5, seed=1))
+    assert answers == ["undecided"] * 5
+    assert "winner" in lived(database, "gain", ids, (0.1, 0.4), looks=5, seed=1, effect=0.5)
+
+
+def test_value_per_person_stands_beside_the_rates(
+    at: Database, fleet: Fleet, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    published(at, SMALL, people=500)
+    fleet.scan()
+    convert(at, {"plain": 0.5, "offer": 0.5})
+    rows(at, "UPDATE conversion c SET value = CASE WHEN c.event_id = 1 THEN 1e6 ELSE 10 + c.event_id % 5"
+             " + CASE WHEN a.arm = 'offer' THEN 10 ELSE 0 END END FROM experiment_assignment a"
+             " WHERE a.enrollment_id = c.enrollment_id")  # fmt: skip
+    page = tmp_path / "split.html"
+    found = run(capsys, "experiment", "report", "trial", "--json", "--html", str(page))
+    [one] = found["values"]
+    # Two mad values count as the highest hundredth, and the arms differ by about five a person.
+    assert (one["arm"], one["against"]) == ("offer", "plain") and one["most"] < 30
+    assert 0 < one["low"] < 5 < one["high"] < 10 and one["adjusted"] < 0.05
+    assert found["verdict"]["answer"] == "undecided" and one["said"] is None
+    assert "Value per person" in page.read_text()
+    rows(at, "DELETE FROM conversion WHERE event_id > 90")
+    [one] = run(capsys, "experiment", "report", "trial", "--json")["values"]
+    assert one["difference"] is None and one["said"].startswith("90 of offer and 90 of plain have")

@@ -17,7 +17,7 @@ from tasks.moves.settings import DeliverySettings
 from tasks.sequence.explain import explain
 from tasks.sequence.news import Doorkeeper
 from tasks.tokens import Keys
-from tasks.track import entry, imap, lmtp, maildir
+from tasks.track import entry, imap, lmtp, maildir, store
 from tasks.track.intake import Intake
 from tasks.track.settings import InboundSettings, mailbox_of
 from tasks.upkeep.verify import VerifySettings, verify
@@ -193,6 +193,15 @@ def test_three_of_the_last_five_for_now_are_enough_and_an_arrival_takes_it_back(
     assert rows(fleet, "SELECT count(*) FROM suppression") == [(0,)]
     soft(fleet, ways, (first[0], receipt(9), first[2], ""))
     assert rows(fleet, "SELECT count(*) FROM suppression") == [(0,)], "it begins anew"
+    # Who follows a link of a mail is reached as well.
+    rows(
+        fleet,
+        "INSERT INTO suppression (address_hmac, scope, reason)"
+        " SELECT address_hmac, 'marketing', 'unreachable' FROM subscriber RETURNING 1",
+    )
+    rows(fleet, f"INSERT INTO hit (message_id, agent) VALUES ({first[1]}, 'browser') RETURNING 1")
+    assert store.settle(fleet.database, settled=0).people == 1
+    assert rows(fleet, "SELECT count(*) FROM suppression") == [(0,)]
 
 
 def test_a_word_of_the_reader_is_stronger_than_unreachable_and_stays(

@@ -106,9 +106,9 @@ def test_parts_compare_whole_arms_and_steps_add_up(
     assert loyal.mailed + loyal.held_out == 200
     bands = [part for part in found.lift.parts if part.by == "score"]
     assert sorted(part.part for part in bands) == [
-        f"churn, {third} third" for third in ("highest", "lowest", "middle")
+        f"churn: {third}" for third in ("highest", "lowest", "middle")
     ]
-    lowest = parts["score", "churn, lowest third"]
+    lowest = parts["score", "churn: lowest"]
     assert lowest.mailed + lowest.held_out == 140
     assert lowest.mailed == sum(not HALF.holds(who) for who in door.people[:140])
     done = [who for who in door.people if not HALF.holds(who)][:72]
@@ -122,7 +122,7 @@ def test_parts_compare_whole_arms_and_steps_add_up(
     drawn = [ElementTree.fromstring(each) for each in re.findall(r"<svg.*?</svg>", html)]
     lines = [each for tree in drawn for each in tree.findall(".//polyline")]
     assert ["dashed" in each.attrib["class"] for each in lines] == [False, True]
-    assert "By score that people had when they came in" in html
+    assert "By thirds of the score that people had when they came in" in html
     lift_parts.show(plain(found.lift.parts))
     out = capsys.readouterr()
     assert "60 of" in out.out and "step last: " in out.err

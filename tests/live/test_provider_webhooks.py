@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
+from tasks import return_path
 from tasks.moves.settings import DeliverySettings
 from tasks.track import feedback
 from tasks.track.report import Report
@@ -19,9 +21,11 @@ from tests.live import edge
 from tests.live.fleet import Fleet, Make, eventually
 from tests.live.providers import CERTIFICATE, PATH, TOPIC, Providers, Request, Sent
 from tests.live.test_inbound import KEYS, TWO, rows
+from workers.cli import main
 from workers.edge.provider_settings import ProviderSettings
 from workers.edge.providers import Forged, ses
 from workers.edge.reports import Reports
+from workers.embedded.ledger import read_mail
 
 ALL = ("ses", "sendgrid", "mailgun", "postmark")
 SENT = """
@@ -179,6 +183,42 @@ def test_an_address_that_is_not_of_sns_is_not_asked() -> None:
     ):
         with pytest.raises(Forged):
             ses.fetch(url)
+
+
+def test_a_stream_gives_its_provider_what_it_brings_back_and_changes_no_octet_of_a_mail(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIPFLEET_DATABASE_URL", fleet.database.url)
+    for odd in (
+        ["--return-path", "bounces"],
+        ["--provider", "x"],
+        ["--provider", "ses", "--no-region"],
+    ):
+        assert main(["stream", "set", "marketing", *odd]) == 2
+    assert main(["stream", "set", "marketing", "--provider", "postmark"]) == 0
+    assert main(["stream", "set", "marketing", "--return-path", "Bounces.Example.com"]) == 0
+    fleet.enrolled(1)
+    fleet.send()
+    (line,) = fleet.sink.lines()
+    octets = read_mail(fleet.sink.ledger.parent, line)
+    ((message, epoch, address, frozen),) = rows(
+        fleet,
+        "SELECT m.id, m.epoch, s.address, m.content_sha256 FROM message m"
+        " JOIN subscriber s ON s.id = m.subscriber_id",
+    )
+    tried = return_path.Try(message, epoch, return_path.tag(address))
+    assert return_path.find(KEYS, line.sender) == tried
+    assert line.sender.endswith("@bounces.example.com")
+    keep, metadata, mail = octets.split(b"\r\n", 2)
+    assert keep == b"X-PM-KeepID: true" and metadata.startswith(b"X-PM-Metadata-dripfleet: ")
+    assert return_path.find(KEYS, metadata.decode()) == tried
+    assert sha256(mail).digest() == bytes(frozen)
+    # Taken back, the envelope is as it was.
+    assert main(["stream", "set", "marketing", "--return-path", "none"]) == 0
+    assert main(["stream", "set", "marketing", "--provider", "none"]) == 0
+    assert rows(fleet, "SELECT return_path, provider FROM stream WHERE key = 'marketing'") == [
+        (None, None)
+    ]
 
 
 def test_what_no_setting_names_is_not_there_and_half_of_a_setting_is_told(

@@ -64,7 +64,7 @@ def fleet(
         key: reduce(lambda said, word: said.replace(word, words[word]), words, source)
         for key, source in SEQUENCES.items()
     }
-    urls = {"DATABASE_URL": module_database_url, "REDIS_URL": _valkey}
+    urls = {"DATABASE_URL": module_database_url, "REDIS_URL": _valkey, "HARM_EVERY": "0.5"}
     with standing(tmp_path_factory.mktemp("rules"), sources, [MAIL], **urls) as fleet:
         yield fleet
 
@@ -777,6 +777,63 @@ def test_r16_a_fault_is_named_by_line_and_column_and_nothing_is_published(fleet:
     assert fleet.until_ended("r16", "r16") == ["completed"]
     rows = fleet.rows("SELECT key, version FROM sequence WHERE key LIKE 'r16%'")
     assert [tuple(row) for row in rows] == [("r16", 1)]
+
+
+sequence(
+    "harm",
+    f"""
+- id: split
+  experiment:
+    arms: {{plain: 50, offer: 50}}
+    stop: {{guardrail: {{complaint_rate: 0.001, unsubscribe_rate: 0.02}}}}
+  paths: {{plain: a, offer: b}}
+- {{id: a, send: {{template: {MAIL}}}, next: end}}
+- {{id: b, send: {{template: {MAIL}}}}}
+- {{id: end, exit: {{reason: completed}}}}
+""",
+    "entry: {manual: true}\ngoal: {event: harm.goal, window: 7d}",
+)
+
+
+# Fails where nobody looks after experiments in a fleet that runs, where somebody comes into an arm
+# that was stopped, or where nobody is told why.
+def test_a_guardrail_stops_the_arm_that_people_complain_of(fleet: Standing) -> None:
+    first, later = ([f"harm-{when}-{n:02}" for n in range(16)] for when in ("first", "later"))
+    fleet.people("topic:news", *(f"{who},yes" for who in (*first, *later)))
+
+    def arms(who: list[str]) -> dict[str, str]:
+        rows = fleet.rows(
+            "SELECT subscriber_id, arm FROM experiment_assignment WHERE experiment_key = 'harm/split'"
+        )
+        of = {row.subscriber_id: row.arm for row in rows}
+        return {each: of[id] for each, id in zip(who, fleet.ids(*who), strict=True) if id in of}
+
+    fleet.enqueue("harm", *first)
+    assert set(fleet.until_ended("harm", *first)) == {"completed"}
+    fleet.until(lambda: all(fleet.arrived()[who] == 1 for who in first), "their mails")
+    drawn = arms(first)
+    assert set(drawn.values()) == {"plain", "offer"} and len(drawn) == 16
+    offered = [who for who, arm in drawn.items() if arm == "offer"]
+    plain = [who for who, arm in drawn.items() if arm == "plain"]
+    fleet.types(f"subscribers stop {plain[0]}@example.com --reason unsubscribe")
+    for who in offered[:4]:
+        fleet.types(f"subscribers stop {who}@example.com --reason complaint")
+    stopped = "SELECT arm, ruled_by, reason, detail FROM experiment_ruling"
+    fleet.until(lambda: bool(fleet.rows(stopped)), "the guardrail")
+    fleet.enqueue("harm", *later)
+    assert set(fleet.until_ended("harm", *later)) == {"completed"}
+    assert arms(later) == dict.fromkeys(later, "plain") and arms(first) == drawn
+    assert {fleet.mails("harm", who)[0][0] for who in later} == {"a"}
+    [row] = fleet.rows(stopped)
+    assert (row.arm, row.ruled_by, row.reason) == ("offer", "guardrail", "complaint_rate")
+    told = fleet.types("experiment report harm/split --json").data
+    by_arm = {arm["arm"]: arm for arm in told["arms"]}
+    assert by_arm["offer"]["stopped"] == "guardrail: complaint_rate"
+    assert by_arm["offer"]["share"] == 0 and by_arm["plain"]["share"] == 1
+    assert by_arm["offer"]["complaints"] >= 3 and by_arm["plain"]["unsubscribes"] == 1
+    assert by_arm["plain"]["stopped"] is None
+    [ruling] = told["rulings"]
+    assert ruling["detail"]["limit"] == 0.001 and ruling["detail"]["events"] >= 2
 
 
 # The last: what all of them did to the rows, and to the people.

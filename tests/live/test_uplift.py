@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +18,12 @@ from tasks.churn import runs, scoring, store, trainings, why
 from tasks.churn.settings import ChurnSettings
 from tasks.errors import Permanent
 from tasks.sequence.known import known_of
+from tasks.sequence.report import report
 from tasks.sequence.unseen import seen, unseen
 from tests.live import seeds
 from tests.unit.test_experiment_step import HELD
+from workers.cli import main
+from workers.cli.render import ExitCode
 
 NAME, SPLIT = "uplift:trial", "uplift:trial/split"
 PEOPLE = 1600
@@ -88,7 +93,20 @@ def champion(database: Database) -> str | None:
         return store.champion(connection, NAME)
 
 
-def test_a_planted_gain_is_offered_scored_and_withdrawn_when_it_is_gone(divided: Database) -> None:
+def told_by(capsys: pytest.CaptureFixture[str], *words: str, code: int = ExitCode.OK) -> Any:
+    capsys.readouterr()
+    assert main(["churn", *words]) == code
+    said = capsys.readouterr()
+    return json.loads(said.out), said.err
+
+
+def test_a_planted_gain_is_offered_scored_and_withdrawn_when_it_is_gone(
+    divided: Database,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("DRIPFLEET_DATABASE_URL", divided.url)
     [told] = warnings(divided, NAME)
     assert "it was never trained; `dripfleet churn train uplift:trial`" in told
     convert(divided, planted=True)
@@ -96,11 +114,17 @@ def test_a_planted_gain_is_offered_scored_and_withdrawn_when_it_is_gone(divided:
     assert found.state == "done" and found.said.startswith("promoted: its Qini coefficient is +")
     assert champion(divided) == found.artifact and warnings(divided, NAME) == []
     with divided.transaction() as connection:
-        report = store.load(connection, found.artifact).manifest["report"]
+        shown = store.load(connection, found.artifact).manifest["report"]
         _, new = runs.open_run(connection, NAME, found.artifact, 500)
+    out, talk = told_by(capsys, "uplift", "trial", "--json")
+    assert out["champion"] == found.artifact and out["no_gain"] is None and len(out["parts"]) == 5
+    assert "score('uplift:trial', max_age='24h') is offered to sequences" in talk
+    told_by(capsys, "report", NAME, "--out", str(tmp_path))
+    card = (tmp_path / "card.md").read_text()
+    assert "Qini coefficient +" in card and (tmp_path / "qini.png").stat().st_size > 1000
     # What was not known when they came in is not learned from: everybody has logged in since.
-    assert report["rows"]["fit"] == PEOPLE and report["qini"][1] > 0.05 and new
-    assert report["with"]["people"] + report["without"]["people"] == PEOPLE
+    assert shown["rows"]["fit"] == PEOPLE and shown["qini"][1] > 0.05 and new
+    assert shown["with"]["people"] + shown["without"]["people"] == PEOPLE
     assert scoring.work(divided, lambda: False) == {"ranges": 4, "rows": PEOPLE, "faults": 0}
     with divided.transaction() as connection:
         now = do(divided, "SELECT clock_timestamp() AS now")[0].now
@@ -124,6 +148,11 @@ def test_a_planted_gain_is_offered_scored_and_withdrawn_when_it_is_gone(divided:
     assert champion(divided) is None and not do(divided, "SELECT FROM score")
     with divided.transaction() as connection:
         assert not runs.hold(connection, mine)
+    out, talk = told_by(capsys, "uplift", "trial", code=ExitCode.FINDINGS)
+    assert out["champion"] is None and "nobody can branch on it" in talk
+    with divided.snapshot() as connection:
+        said = report(connection, "trial").uplift
+    assert said is not None and said.startswith("uplift:trial: no gain is shown (Qini coefficient")
     [told] = warnings(divided, NAME)
     assert "missing for everybody, who so take the way of a stale score: no gain is shown" in told
     with pytest.raises(Permanent, match="is not promoted: no gain is shown"):

@@ -133,7 +133,13 @@ def test_the_longest_key_id_still_fits_into_a_local_part() -> None:
         (None, "550 mailbox is full", "soft"),
         (None, "", "soft"),
         ("9.9.9", "", "soft"),
-        # The name of a mailbox is no reason.
+        # The name of a mailbox or of a host is no reason, but that of a list is.
+        ("5.1.1", "host mx.spam-policy.example[203.0.113.9] said: 550 User unknown", "hard"),
+        ("5.1.1", "rejected, see https://www.spamhaus.org/query/ip/192.0.2.25", "policy"),
+        ("5.1.1", "550 Blocked by b.barracudacentral.org", "policy"),
+        ("5.0.0", "mail.example.org: no such user.", "hard"),
+        ("5.7.606", "Access denied, banned sending IP [192.0.2.25]", "policy"),
+        ("5.4.1", "Recipient address rejected: Access denied.", "hard"),
         ("5.1.1", "550 5.1.1 <spam@example.org>: User unknown", "hard"),
     ],
 )

@@ -251,6 +251,8 @@ def test_the_command_tells_by_its_exit_code(
         asked = ["--resolver", f"127.0.0.1:{port}", "--ip", IP]
         assert main(["doctor", "dns", "shop.example", *asked]) == 0
         assert {each["severity"] for each in json.loads(capsys.readouterr().out)} == {"fine"}
+        assert main(["doctor", "dns", "shop.example", *asked, "--bounce", "b.other.example"]) == 3
+        assert "b.other.example publishes none" in capsys.readouterr().out
         assert main(["doctor", "dns", "other.example", *asked]) == 3
         assert main(["doctor", "dns", "nonsense", *asked]) == 2
         assert main(["doctor", "dns", "shop.example", "--ip", "here"]) == 2

@@ -179,6 +179,8 @@ def test_apply_says_so_and_publishes_nothing_of_a_real_sender(
     file.write_text(BARE.format(class_="marketing"))
     monkeypatch.setenv("DRIPFLEET_DATABASE_URL", database_url)
     monkeypatch.setenv("DRIPFLEET_SENDER_ADDRESS", "news@shop.example")
+    assert main(["sequence", "validate", str(file), "--templates", str(tmp_path), "--offline"]) == 0
+    assert "error: bare/mail: way out" in capsys.readouterr().err
     line = ["sequence", "apply", str(file), "--templates", str(tmp_path), "--create-topics"]
     assert main(line) == ExitCode.FINDINGS
     said = capsys.readouterr().err

@@ -355,7 +355,7 @@ def test_whatever_happens_each_mail_has_one_end_and_no_place_stays_taken(
             lane = lane_of(loop, sink.port, Moody(rng))
             assert lane.pace is not None
             number = 0
-            for _ in range(12):
+            for _ in range(8):
                 chosen = rng.sample(kinds, rng.randint(0, 3))
                 lane.pace.allow(Allowed({limit.domains: limit for limit in chosen}))
                 many: list[Mail] = []
@@ -376,6 +376,17 @@ def test_whatever_happens_each_mail_has_one_end_and_no_place_stays_taken(
             await lane.close()
 
     run(talk())
+
+
+def test_a_doorbell_waits_for_its_mails_but_not_for_the_last_few_in_a_tarpit() -> None:
+    ticket = Ticket(20)
+    ticket.settle("sent", 17)
+    assert ticket.wait(0.05, lag=0.01) == {"claimed": 20, "sent": 17, "open": 3}
+    ticket.settle("sent")
+    # Nine of ten are through, and nothing moves any more: long before its time is over.
+    assert ticket.wait(60, lag=0.01) == {"claimed": 20, "sent": 18, "open": 2}
+    ticket.settle("given_back", 2)
+    assert ticket.wait(60) == {"claimed": 20, "sent": 18, "given_back": 2}
 
 
 # Several relays

@@ -21,6 +21,7 @@ from tasks.audience.importer import import_subscribers
 from tasks.audience.rejects import Rejects
 from tasks.errors import Permanent
 from tasks.moves.stop import stop_subscriber
+from tasks.send import limits
 from tasks.send.render import Bundle
 from tasks.sequence.enroll import enroll_identities
 from tasks.sequence.publish import publish
@@ -69,6 +70,7 @@ KEYS: Final = ("chaos-news", "chaos-receipt")
 BATCH: Final = 12
 ARRIVE: Final = 2  # of a batch: each is told of twice, as by a producer that tries again
 EVERY: Final = 0.5  # seconds
+AT_ONCE: Final = 24  # mails under way to a domain, over all workers: fewer than their connections
 
 OPT_OUT = text("""
 UPDATE consent SET opted_in = false, at = clock_timestamp() WHERE subscriber_id = :id AND opted_in
@@ -122,7 +124,12 @@ class Load:
     _at: float = 0.0
 
     def prepare(self) -> None:
-        """Import the people and publish the sequences."""
+        """Import the people, publish the sequences, and limit how much is under way to a domain.
+
+        So what the pace of a domain rests on, Redis among it, is under every fault too.
+        """
+        with self.database.transaction() as connection:
+            limits.set_limit(connection, "default", "*", connections=AT_ONCE)
         import_subscribers(
             self.database, self._csv(), name="people", secret=self.secret, rejects=Rejects(None)
         )

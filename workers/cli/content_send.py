@@ -13,6 +13,8 @@ from workers.cli.render import ExitCode, emit, say
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from tasks.send.attached import Files
+
 # Whoever said stop gets no test mail either, whatever it is about.
 HELD = """
 SELECT i.identity FROM unnest(CAST(:identities AS bytea[])) AS i (identity)
@@ -58,6 +60,7 @@ def send(
     from models.session import Database
     from tasks.audience.settings import load
     from tasks.errors import Misconfigured
+    from tasks.send import route
     from tasks.send.outcome import Accepted
     from tasks.send.prepare import Preparer
     from tasks.send.seed import MOST, Seeder
@@ -87,17 +90,20 @@ def send(
         finally:
             database.close()
         known = relays(settings)
-        if way.relay not in known:
+        ways = route.parse(way.relay)
+        relay = route.choose(ways, known.__contains__)
+        if relay is None:
             raise Misconfigured(
                 f"stream {stream} names the relay {way.relay!r}, which is not known here; set"
-                f" DRIPFLEET_SMTP_URL_{way.relay.upper()}"
+                f" DRIPFLEET_SMTP_URL_{ways[0][0].upper()}"
             )
-        seeder = Seeder(settings, known[way.relay], way.sender, marketing=way.reach.leaves)
+        seeder = Seeder(settings, known[relay], way.sender, marketing=way.reach.leaves)
         made = rendered(
             template, templates, case, prompt, locale, sender=way.sender, leaving=seeder.leaving
         )
         open_to = [each for each in wanted if each not in held]
-        mails = [seeder.mail(made, each) for each in open_to]
+        files = _files(template, templates, case, locale)
+        mails = [seeder.mail(made, each, files) for each in open_to]
         told = asyncio.run(seeder.deliver(mails))
     rows = [{"to": each, "outcome": "not sent", "said": "suppressed"} for each in held]
     taken = 0
@@ -108,6 +114,18 @@ def send(
     emit(rows, title=f"Test mails of {template}", as_json=as_json)
     say(f"{taken} of {len(wanted)} were taken by the relay")
     return ExitCode.OK if taken == len(wanted) else ExitCode.FINDINGS
+
+
+def _files(template: str, root: Path | None, case: str, locale: str | None) -> Files:
+    """What goes with the mail of that made-up subscriber."""
+    from tasks.send.render import bundle_from_folder, files_of
+    from tasks.sequence.publish import MADE_UP
+    from workers.cli.proof import installed_templates
+
+    sample = next(each.variables for each in MADE_UP if f"'{case}'" in each.case)
+    subscriber = {**sample, **({"locale": locale} if locale else {})}
+    bundle = bundle_from_folder(root or installed_templates(), template)
+    return files_of(bundle, {"subscriber": subscriber})
 
 
 def _held(connection: Connection, wanted: list[str], secret: bytes) -> list[str]:

@@ -24,6 +24,11 @@ def dns(
     selector: list[str] | None = typer.Option(
         None, help="A DKIM selector beside those of DRIPFLEET_DKIM_KEYS; repeatable."
     ),
+    bounce: str | None = typer.Option(
+        None,
+        help="Domain of the envelope's sender, where a stream has a return path of its own;"
+        " by default that of DRIPFLEET_BOUNCE_ADDRESS.",
+    ),
     resolver: str | None = typer.Option(
         None, help="ADDRESS or ADDRESS:PORT of whom to ask; by default the system's resolver."
     ),
@@ -50,7 +55,12 @@ def dns(
             f"{domain[:64]!r} is no domain: expected such as mail.example.com", param_hint="DOMAIN"
         )
     addresses = [_address(each, "--ip") for each in ip or ()]
-    asked = Asked.of(name, send_settings(), selector or (), addresses)
+    settings = send_settings()
+    if bounce is not None:
+        settings = settings.model_copy(
+            update={"bounce_address": f"bounce@{bounce.strip().lower()}"}
+        )
+    asked = Asked.of(name, settings, selector or (), addresses)
     try:
         found = look(_names(resolver), asked)
     except Unanswered as fault:

@@ -72,6 +72,28 @@ def show(found: Report) -> None:
             f"{arm_}: not compared, since its people stand for {effective:.0f} of equal weight, and it"
             " takes 100"
         )
+    if found.values:
+        emit(
+            [
+                {
+                    "arm": each.arm,
+                    "each": f"{each.mean:.3f}",
+                    f"each of {each.against}": f"{each.mean_of_control:.3f}",
+                    "difference": "" if each.difference is None else f"{each.difference:+.3f}",
+                    "at all looks": ""
+                    if each.low is None or each.high is None
+                    else f"{each.low:+.3f} … {each.high:+.3f}",
+                    "p (Holm)": "" if each.adjusted is None else f"{each.adjusted:.3g}",
+                }
+                for each in found.values
+            ],
+            title=f"value per person, of {found.values[0].most:,.2f} at most",
+        )
+    if found.uplift is not None:
+        typer.echo(found.uplift)
+    for value in found.values:
+        if value.said is not None:
+            typer.echo(f"{value.arm}: {value.said}")
     for word in plain(found.rulings):
         lifted = f", taken back {word['lifted_at'][:19]}Z" if word["lifted_at"] else ""
         typer.echo(

@@ -22,4 +22,4 @@ def show(parts: Sequence[dict[str, Any]]) -> None:
         emit(rows, title="what the mails brought", as_json=False)
     for part in parts:
         if part["said"] is not None:
-            say(f"{part['by']} {part['part'] or 'before the first mail'}: {part['said']}")
+            say(f"{part['by']} {part['part'] or 'before any mail'}: {part['said']}")

@@ -57,9 +57,12 @@ def validate(
 ) -> None:
     """Find everything that is wrong with sequence files and their templates; exit 3 if anything is.
 
+    What filters would hold against the rendered mails is told too, and is `apply`'s to refuse.
     Templates are rendered, in a confined process, for up to five real subscribers, or for three
     made-up ones where there are none. No server is started for it.
     """
+    from workers.cli import inbox
+
     if offline or not _database_stands():
         if not offline:
             say("no database runs: topics are not looked up, and sample subscribers are made up")
@@ -68,6 +71,7 @@ def validate(
         with connected() as services:
             proof = prove_files(services.database, files, templates)
     _tell(proof)
+    inbox.tell(inbox.look(proof))
     if as_json or not sys.stdout.isatty():
         emit({"findings": proof.findings, "warnings": proof.warnings}, as_json=True)
     if proof.findings:
@@ -273,6 +277,8 @@ def report(
     emit(rows, as_json=False)
     if found.lift is not None:
         typer.echo(found.lift.said)
+        if found.uplift is not None:
+            typer.echo(found.uplift)
         from workers.cli.lift_parts import show
 
         show(plain(found.lift.parts))

@@ -40,7 +40,7 @@ class Used(Exception):
     """A token that may be used once was used before."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Asked:
     reports: Sequence[Report]
     once: tuple[str, str] | None

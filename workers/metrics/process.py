@@ -75,9 +75,9 @@ class ProcessMeter(Meter):
         """See `Meter`."""
         self._claimed(stream).inc(n)
 
-    def ended(self, stream: str, outcome: str, reason: str) -> None:
+    def ended(self, stream: str, outcome: str, reason: str, n: int = 1) -> None:
         """See `Meter`."""
-        self._ended(stream, outcome, reason).inc()
+        self._ended(stream, outcome, reason).inc(n)
 
     def cycle(self, seconds: float, recorded: int, ready: int) -> None:
         """See `Meter`."""
