@@ -45,6 +45,8 @@ UPDATE webhook_delivery SET due_at = clock_timestamp()
 WHERE endpoint_id = :id AND due_at > clock_timestamp()
 """)
 REMOVE = text("DELETE FROM webhook_endpoint WHERE id = :id")
+# Asked every few seconds by whoever watches: counted up to 100 000, and the oldest sought among the
+# thousand that are due first.
 LIST = text("""
 SELECT e.name, e.url, e.types, e.addresses,
     CASE WHEN e.disabled_at IS NOT NULL THEN 'disabled' WHEN e.paused_at IS NOT NULL THEN 'paused'
@@ -54,12 +56,13 @@ SELECT e.name, e.url, e.types, e.addresses,
         WHERE e.failing_since IS NOT NULL AND d.endpoint_id = e.id AND d.due_at IS NOT NULL
           AND d.attempts > 0 ORDER BY d.due_at LIMIT 1)) AS why,
     coalesce(e.disabled_at, e.paused_at, e.failing_since) AS since,
-    (SELECT count(*) FROM webhook_delivery d WHERE d.endpoint_id = e.id AND d.due_at IS NOT NULL)
-        AS waiting,
-    (SELECT extract(epoch FROM clock_timestamp() - min(d.created_at)) FROM webhook_delivery d
-        WHERE d.endpoint_id = e.id AND d.due_at IS NOT NULL) AS oldest,
-    (SELECT count(*) FROM webhook_delivery d WHERE d.endpoint_id = e.id AND d.dead_at IS NOT NULL)
-        AS dead,
+    (SELECT count(*) FROM (SELECT FROM webhook_delivery d
+        WHERE d.endpoint_id = e.id AND d.due_at IS NOT NULL LIMIT 100000) x) AS waiting,
+    (SELECT extract(epoch FROM clock_timestamp() - min(x.created_at)) FROM (
+        SELECT d.created_at FROM webhook_delivery d
+        WHERE d.endpoint_id = e.id AND d.due_at IS NOT NULL ORDER BY d.due_at LIMIT 1000) x) AS oldest,
+    (SELECT count(*) FROM (SELECT FROM webhook_delivery d
+        WHERE d.endpoint_id = e.id AND d.dead_at IS NOT NULL LIMIT 100000) x) AS dead,
     e.delivered_at
 FROM webhook_endpoint e ORDER BY e.name
 """)
@@ -170,5 +173,5 @@ def remove(connection: Connection, name: str) -> None:
 
 
 def listed(connection: Connection) -> list[dict[str, Any]]:
-    """How each endpoint stands; `oldest`: seconds that something waits for it."""
+    """How each endpoint stands; `oldest`: seconds that something waits for it. Counts end at 100 000."""
     return [dict(row) for row in connection.execute(LIST).mappings()]

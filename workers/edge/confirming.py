@@ -16,7 +16,7 @@ from tasks.audience import confirming
 from tasks.moves import opt_in
 from tasks.send.tokens import Keys, read
 from workers.edge import pages
-from workers.edge.leaving import TOKEN, Language
+from workers.edge.leaving import NOTHING, TOKEN, Language
 
 
 class Registrar:
@@ -81,7 +81,7 @@ def _registrar(request: Request) -> Registrar:
     return registrar
 
 
-router = APIRouter(tags=["confirming"], default_response_class=HTMLResponse)
+router = APIRouter(tags=["confirming"], default_response_class=HTMLResponse, responses=NOTHING)
 TheRegistrar = Annotated[Registrar, Depends(_registrar)]
 
 

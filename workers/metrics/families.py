@@ -105,7 +105,7 @@ FLEET: Final = (
     Family("dripfleet_fleet_event_oldest_seconds", "gauge", (), "how long the oldest event that a sequence listens for waits to be acted upon"),
     Family("dripfleet_fleet_entry_oldest_seconds", "gauge", (), "for how long somebody's turn to come in is due, where there are places for all"),
     Family("dripfleet_fleet_sequence_draining", "gauge", ("sequence",), "1: the sequence takes nobody new"),
-    Family("dripfleet_fleet_webhooks", "gauge", ("endpoint", "state"), "what an endpoint has not been told; state: waiting, dead"),
+    Family("dripfleet_fleet_webhooks", "gauge", ("endpoint", "state"), "what an endpoint has not been told; state: waiting, dead; counted up to 100 000"),
     Family("dripfleet_fleet_webhook_oldest_seconds", "gauge", ("endpoint",), "how long the oldest thing waits that an endpoint is to be told"),
     Family("dripfleet_fleet_webhook_stands", "gauge", ("endpoint", "state"), "1: the endpoint stands so; state: good, failing, paused, disabled"),
     Family("dripfleet_fleet_came_back", "gauge", ("stream", "outcome", "reason"), "what came back within a day, in mails; outcome: bounced, delayed, complained, left; reason of a bounce: hard, soft, message, policy"),
