@@ -56,9 +56,13 @@ UPDATE score_run r SET state = 'done', ended_at = clock_timestamp()
 WHERE r.id = :run AND r.state = 'open'
   AND NOT EXISTS (SELECT FROM score_range g WHERE g.run = r.id AND NOT g.done)
 """)
+# An uplift may have been withdrawn between the look at the champions and the opening of its run.
 HOLD = text("""
 SELECT FROM score_range g JOIN score_run r ON r.id = g.run AND r.state = 'open'
-WHERE g.run = :run AND g.first_id = :first AND g.epoch = :epoch AND NOT g.done FOR SHARE
+WHERE g.run = :run AND g.first_id = :first AND g.epoch = :epoch AND NOT g.done
+  AND (NOT starts_with(r.name, 'uplift:') OR EXISTS (
+      SELECT FROM score_champion c WHERE c.name = r.name AND c.artifact = r.artifact))
+FOR SHARE OF g, r
 """)
 FAULT = text("""
 UPDATE score_range SET faults = faults + 1, fault = :fault, lease_until = NULL

@@ -11,6 +11,7 @@ import pytest
 from models.session import Database
 from schedules.goal import Holdout
 from tasks.experiment.intervals import newcombe
+from tasks.sequence.conversion_days import Day
 from tasks.sequence.lift_parts import Part
 from tasks.sequence.report import Report, report
 from tasks.sequence.report_page import page
@@ -141,7 +142,11 @@ def test_parts_that_are_too_small_say_so(database: Database) -> None:
             part.said == f"{part.mailed} mailed and {part.held_out} held out: 50 of each are needed"
         )
     plainly = Door(database, 0)
-    plainly.sequence("manual: true", "", key="plain")
+    plainly.sequence("manual: true", "goal: {event: purchase, window: 21d}", key="plain")
     seeds.enroll(database, "plain", door.people)
+    with database.snapshot() as connection:
+        told_plainly = report(connection, "plain")
+    assert told_plainly.lift is None and told_plainly.days == (Day(0, 60, 0.0, 0, None),)
+    assert "What the mails brought is not known" in page(plain(told_plainly))
     rows = plainly.run("SELECT count(*) AS n, count(DISTINCT enrollment_id) AS of FROM entry_score")
     assert tuple(rows[0]) == (60, 60)  # a sequence without a holdout keeps none
