@@ -29,8 +29,6 @@ TYPES: Final[dict[str, str]] = {
     "subscriber.erased": "all that was known of somebody is gone",
     "email.clicked": "a link was followed; `machine` in its properties: by no person",
     "email.opened": "a mail was opened; `machine`: by no person",
-    "email.bounced": "a mail came back, or was refused, with its class",
-    "email.complained": "a reader called a mail spam",
     "email.unsubscribed": "a reader left all marketing",
     "email.bounced": "a mail came back, or was refused at once; `class`: hard, soft, message, policy",
     "email.complained": "a reader called a mail spam, and gets no marketing any more",

@@ -161,7 +161,9 @@ def test_two_enrollments_that_count_on_the_same_subscriber_lose_no_count(
         seeds.enroll(database, seeds.sequence(database, UPDATE.replace("ways", key)), [id_])
     planner.scan()
     assert attributes(database, id_)["n"] == 1
-    for _ in range(2):  # both are due by the same clock: the one that has counted may come first again
+    for _ in range(
+        2
+    ):  # both are due by the same clock: the one that has counted may come first again
         run(database, "UPDATE enrollment SET due_at = now() WHERE due_at IS NOT NULL")
         planner.scan()
     assert attributes(database, id_)["n"] == 2
