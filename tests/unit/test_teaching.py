@@ -16,6 +16,7 @@ from tasks.sequence.asked_segments import segment_findings
 from tasks.sequence.unseen import Seen, unseen
 
 LINES = SAMPLE.splitlines()
+HELLO = 1 + next(n for n, line in enumerate(LINES) if "{id: hello" in line)
 # What somebody names themselves.
 OWN = {"tried", "visits", "news", "plain", "offer"}
 
@@ -92,7 +93,7 @@ def test_a_misspelled_key_is_named_at_its_place_with_the_one_that_was_meant(
         ("score('churn'", "scroe('churn'", "did you mean score()?"),
         ("sub.status", "subs.status", "did you mean 'sub'?"),
         ("event.pause_id", "evnt.pause_id", "did you mean 'event'?"),
-        ("{id: pause, wait", "{id: hello, wait", "step id 'hello' is taken on line 29"),
+        ("{id: pause, wait", "{id: hello, wait", f"step id 'hello' is taken on line {HELLO}"),
         (
             "  - {after: 45d, reason",
             "  - {event: purchase, reason: again}\n  - {after: 45d, reason",
