@@ -11,7 +11,9 @@ this package, and it only when it runs (extra `edge`).
 `shield`       headers, a bound for bodies, the access log
 `problem`      errors as `application/problem+json`
 `pages`        pages for people, in their language
+`desk`         what the desks below share: whose token it is, a page in the right language
 `leaving`      `/u/…`: one click, and the page to choose
+`confirming`   `/confirm/…`: the page that asks for a confirmation
 `tracking`     `/c/…` and `/o/…`: clicks and opens
 `hits`         the same, written in groups
 `callers`      who may write through `/v1`, and how often

@@ -11,27 +11,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 
-from models.session import Database
 from tasks.audience import confirming
 from tasks.moves import opt_in
-from tasks.send.tokens import Keys, read
 from workers.edge import pages
-from workers.edge.leaving import NOTHING, TOKEN, Language
+from workers.edge.desk import NOTHING, TOKEN, Desk, Language
 
 
-class Registrar:
-    """Who takes confirmations.
+class Registrar(Desk):
+    """Who takes confirmations."""
 
-    Args:
-        database: where they are written.
-        keys: of the tokens.
-        sender: whose pages these are.
-    """
-
-    def __init__(self, database: Database, keys: Keys, sender: str) -> None:
-        self._database = database
-        self._keys = keys
-        self._sender = sender
+    purpose = "confirm"
 
     def ask(self, token: str, accepted: str) -> HTMLResponse:
         """The page with the button."""
@@ -51,10 +40,6 @@ class Registrar:
                 confirming.confirm(connection, message, f"{language} {shown}")
         return self._page("done.html", language, "confirmed_title", what="confirmed", back=False)
 
-    def _message(self, token: str) -> int | None:
-        ids = read(self._keys, "confirm", token)
-        return ids[0] if ids is not None and len(ids) == 1 else None
-
     def _language(self, message: int | None, accepted: str) -> str:
         with self._database.snapshot() as connection:
             row = None if message is None else opt_in.asked_by(connection, message)
@@ -62,18 +47,6 @@ class Registrar:
 
     def _asking(self, language: str, token: str) -> HTMLResponse:
         return self._page("confirm.html", language, "confirm_title", here=token)
-
-    def _nothing(self, accepted: str) -> HTMLResponse:
-        language = pages.language_of(None, accepted)
-        return self._page("done.html", language, "not_here_title", 404, what="not_here", back=False)
-
-    def _page(
-        self, name: str, language: str, title: str, status: int = 200, **values: object
-    ) -> HTMLResponse:
-        html = pages.page(
-            name, language, title=title, sender=self._sender, **{"here": "", **values}
-        )
-        return HTMLResponse(html, status, {"Content-Language": language})
 
 
 def _registrar(request: Request) -> Registrar:

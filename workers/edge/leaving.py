@@ -8,39 +8,25 @@ does, so nobody learns by trying which mail there is; only what is no token at a
 from __future__ import annotations
 
 import datetime as dt
-import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
-from models.session import Database
 from tasks.audience import leaving
-from tasks.send.tokens import KEY_ID, Keys, read
 from workers.edge import pages
+from workers.edge.desk import NOTHING, TOKEN, Desk, Language
 
 MOST_FIELDS: Final = 500
-TOKEN: Final = re.compile(rf"{KEY_ID}\.[\w-]{{11}}\.[\w-]{{22}}", re.ASCII)
 _SNOOZES: Final = {"0": 0, "7": 7, "30": 30, "90": 90}
 
-Language = Annotated[str, Header(alias="accept-language")]
 
+class Counter(Desk):
+    """Who answers at the way out."""
 
-class Counter:
-    """Who answers at the way out.
-
-    Args:
-        database: where it is written.
-        keys: of the tokens.
-        sender: whose pages these are.
-    """
-
-    def __init__(self, database: Database, keys: Keys, sender: str) -> None:
-        self._database = database
-        self._keys = keys
-        self._sender = sender
+    purpose = "unsubscribe"
 
     def ask(self, token: str, accepted: str) -> HTMLResponse:
         """The page to choose on."""
@@ -77,10 +63,6 @@ class Counter:
                 leaving.choose(connection, message, answers, pause)
         return self._done(language, "saved", f"../{token}", back=True)
 
-    def _message(self, token: str) -> int | None:
-        ids = read(self._keys, "unsubscribe", token)
-        return ids[0] if ids is not None and len(ids) == 1 else None
-
     def _language(self, message: int | None, accepted: str) -> str:
         with self._database.snapshot() as connection:
             return pages.language_of(leaving.reader(connection, message).locale, accepted)
@@ -88,27 +70,12 @@ class Counter:
     def _done(self, language: str, what: str, here: str, *, back: bool) -> HTMLResponse:
         return self._page("done.html", language, f"{what}_title", what=what, here=here, back=back)
 
-    def _nothing(self, accepted: str) -> HTMLResponse:
-        language = pages.language_of(None, accepted)
-        return self._page(
-            "done.html", language, "not_here_title", 404, what="not_here", here="", back=False
-        )
-
-    def _page(
-        self, name: str, language: str, title: str, status: int = 200, **values: object
-    ) -> HTMLResponse:
-        html = pages.page(name, language, title=title, sender=self._sender, **values)
-        return HTMLResponse(html, status, {"Content-Language": language})
-
 
 def _counter(request: Request) -> Counter:
     counter: Counter = request.app.state.counter
     return counter
 
 
-NOTHING: Final[dict[int | str, dict[str, Any]]] = {
-    404: {"description": "This is no token.", "content": {"text/html": {}}}
-}
 router = APIRouter(tags=["leaving"], default_response_class=HTMLResponse, responses=NOTHING)
 TheCounter = Annotated[Counter, Depends(_counter)]
 
